@@ -1,0 +1,100 @@
+"""Torch tensors as dtype, shape and storage; the only file that knows how torch lays them out."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from netweight.dtypes import storage_dtype
+from netweight.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from netweight.dtypes import Array
+
+__all__ = ["describe", "storage"]
+
+_CODES: Final = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "uint32": "U32",
+    "int32": "I32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float4_e2m1fn_x2": "F4",  # two values in a byte, along the last axis
+}
+
+
+def describe(tensor: Any, what: str) -> tuple[str, tuple[int, ...], Hashable]:
+    """Dtype code, shape and identity of a torch tensor; nothing is copied.
+
+    Args:
+        tensor: any torch.Tensor.
+        what: what it is, for messages.
+
+    Returns:
+        Code, elements along each axis, and an identity equal for two tensors that are the same view of the same
+        memory (None for those without elements).
+
+    Raises:
+        FormatError: the tensor has no plain data (sparse, quantized, meta, nested), or a dtype outside safetensors.
+    """
+    kind = _without_plain_data(tensor)
+    if kind:
+        raise FormatError(f"{what} is {kind} and has no plain data to store.", "Convert it to a dense tensor first.")
+    name = str(tensor.dtype).removeprefix("torch.")
+    code = _CODES.get(name)
+    if code is None:
+        raise FormatError(
+            f"{what} has the dtype {tensor.dtype}, which safetensors cannot hold.",
+            "Convert it to one of its dtypes first.",
+        )
+    shape = tuple(int(axis) for axis in tensor.shape)
+    if code == "F4":
+        if not shape:
+            raise FormatError(f"{what} packs two values into a scalar.", "Give it one axis at least.")
+        shape = (*shape[:-1], 2 * shape[-1])
+    if not tensor.numel():
+        return code, shape, None
+    lazy_bits = (tensor.is_conj(), tensor.is_neg())
+    return code, shape, (str(tensor.device), tensor.data_ptr(), shape, tensor.stride(), code, lazy_bits)
+
+
+def _without_plain_data(tensor: Any) -> str:
+    torch = sys.modules["torch"]
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return f"of layout {tensor.layout}"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.device.type == "meta":
+        return "on the meta device"
+    if torch.nn.parameter.is_lazy(tensor):
+        return "not initialised"
+    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:  # its memory is not what it shows
+        return f"of type {type(tensor).__name__}"
+    return ""
+
+
+def storage(tensor: Any) -> Array:
+    """Elements of a torch tensor in C order as a flat array of the storage dtype, without a copy where possible."""
+    torch = sys.modules["torch"]
+    name = str(tensor.dtype).removeprefix("torch.")
+    dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    raw: Array = dense.reshape(-1).view(torch.uint8).numpy()
+    return raw.view(storage_dtype(_CODES[name]))
