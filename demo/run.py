@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from encoder import embed
 from safetensors.numpy import load_file
+
+from encoder import embed
 
 HERE: Final = Path(__file__).resolve().parent
 CACHE: Final = HERE / "cache"

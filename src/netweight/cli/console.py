@@ -93,9 +93,9 @@ def _bars() -> Iterator[Progress]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lay out rows under a head: the first column to the left, the others to the right if they begin with a digit.
+    r"""Lay out rows under a head: the first column to the left, the others to the right if they begin with a digit.
 
-    >>> print("\\n".join(table(["codec", "bytes"], [["trellis", "1,234"], ["exact", "7"]])))
+    >>> print("\n".join(table(["codec", "bytes"], [["trellis", "1,234"], ["exact", "7"]])))
     codec    bytes
     trellis  1,234
     exact        7

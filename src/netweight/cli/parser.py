@@ -142,7 +142,9 @@ def _add_target(verb: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGro
     target = group.add_mutually_exclusive_group()
     target.add_argument("--size", metavar="4MB", type=_size, help="bytes of the file, from below; decimal units")
     target.add_argument("--bits", metavar="2.5", type=_positive, help="bits of the file for each weight")
-    target.add_argument("--loss", metavar="0.01", type=_positive, help="loss, 1/2 of the squared error (nats with importance)")
+    target.add_argument(
+        "--loss", metavar="0.01", type=_positive, help="loss, 1/2 of the squared error (nats with importance)"
+    )
     target.add_argument("--slope", metavar="S", type=_positive, help="loss that one more bit must save")
     return target
 
@@ -160,7 +162,7 @@ def _add_force(verb: argparse.ArgumentParser) -> None:
 
 def _path(text: str) -> str:
     if text == "-":
-        raise argparse.ArgumentTypeError("standard input and output are not supported, a file is mapped; name a file")
+        raise argparse.ArgumentTypeError("standard input and output are not supported: name a file")
     if not text:
         raise argparse.ArgumentTypeError("the name of the file is empty")
     return os.fspath(text)

@@ -1,0 +1,96 @@
+"""`netweight restore`: the network back, as safetensors."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from netweight.archive import Archive
+from netweight.atomic import check_target
+from netweight.checkpoint import TensorInfo, write_safetensors
+from netweight.units import format_bytes, format_seconds
+
+from .targets import archive_in, beside, is_folder, new_folder
+
+if TYPE_CHECKING:
+    from .console import Console, Progress
+
+__all__ = ["restore"]
+
+Entry = tuple[TensorInfo, Callable[[], np.ndarray[Any, np.dtype[Any]]]]
+
+_WEIGHTS: Final = ".safetensors"
+_SHARD: Final = re.compile(r"(?P<stem>.+)-\d+-of-\d+\.safetensors")
+
+
+def restore(options: Namespace, console: Console) -> int:
+    """Decode every tensor into a .safetensors file, or into the files of the source."""
+    source = archive_in(options.input)
+    output = Path(options.output)
+    folder = is_folder(options.output, _WEIGHTS)
+    if not folder:
+        beside(output, source)
+        check_target(output, options.force)
+    begin_s = time.perf_counter()
+    with Archive.open(source) as archive, console.progress() as progress:
+        counted = _counted(archive, progress)
+        if folder:
+            others = Path(options.input) if Path(options.input).is_dir() else None
+            with new_folder(output, options.force) as hidden:
+                _write_folder(archive, counted, hidden, others)
+        else:
+            write_safetensors(output, counted(archive.infos.values()), archive.metadata, force=options.force)
+        tensors = len(archive.infos)
+    size_bytes = _size_bytes(output)
+    took_s = time.perf_counter() - begin_s
+    console.story(f"restored in {format_seconds(took_s)}")
+    data = {"input": str(source), "output": str(output), "tensors": tensors, "bytes": size_bytes, "seconds": took_s}
+    console.result("restore", data, [f"{output}  {format_bytes(size_bytes)}, {tensors} tensors"])
+    return 0
+
+
+def _counted(archive: Archive, progress: Progress) -> Callable[[Iterable[TensorInfo]], Iterator[Entry]]:
+    """Entries for the writer, each of which tells the progress when it is decoded."""
+    total, done = len(archive.infos), 0
+
+    def entries(infos: Iterable[TensorInfo], prefix: str = "") -> Iterator[Entry]:
+        for info in infos:
+            own = TensorInfo(info.name.removeprefix(prefix), info.dtype, info.shape)
+            yield own, lambda name=info.name: decode(name)  # type: ignore[misc]
+
+    def decode(name: str) -> np.ndarray[Any, np.dtype[Any]]:
+        nonlocal done
+        storage = archive[name]
+        done += 1
+        progress("restore", done, total)
+        return storage
+
+    return entries
+
+
+def _write_folder(archive: Archive, entries: Callable[..., Iterator[Entry]], folder: Path, others: Path | None) -> None:
+    """The weight files of the source with their own metadata, their indexes, and the other files."""
+    if others is not None:
+        shutil.copytree(others, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.nwt"))
+    names = iter(archive.infos.values())
+    shards: dict[str, str] = {}
+    for group in archive.layout:
+        file = str(PurePosixPath(group.file).with_suffix(_WEIGHTS))
+        infos = [next(names) for _ in range(group.tensors)]
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(path, entries(infos, group.prefix), group.metadata, force=True)
+        shards |= {info.name.removeprefix(group.prefix): file for info in infos}
+
+
+def _size_bytes(output: Path) -> int:
+    if output.is_dir():
+        return sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    return output.stat().st_size
