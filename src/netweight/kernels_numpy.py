@@ -79,6 +79,12 @@ def _levels(g: NDArray[np.int32], model: Model, segment: Segment, begin: int) ->
     return level
 
 
+def _flips(v: Int16, g: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Where the sign is coded relative to the prediction's; escapes are not, nor -127, whose flip would be one."""
+    flips: NDArray[np.bool_] = (g < 0) & (v >= 2 - CENTRE) & (v < CENTRE - 1)
+    return flips
+
+
 def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, Int16]:
     """Symbols, table indices and fine indices of a segment whose integers are known."""
     escape = (k < 1 - CENTRE) | (k > CENTRE - 2)
@@ -93,7 +99,7 @@ def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, I
     if _looks_at_neighbours(model, segment):
         g = _predict(fine, segment, 0, segment.size)
         table += _levels(g, model, segment, 0) * model.codebooks
-        symbol = np.where((g < 0) & ~escape, -v, v)
+        symbol = np.where(_flips(v, g), -v, v)
     return (symbol + CENTRE).astype(np.uint8), table.astype(np.uint16), fine.copy() if fine is v else fine
 
 
@@ -229,7 +235,7 @@ def _fine(slots: Int64, symbols: Int16, model: Model, g: NDArray[np.int32] | Non
     """Fine indices of symbols found in these slots."""
     v: Int16 = symbols[slots] - np.int16(CENTRE)
     if g is not None:
-        v = np.where((g < 0) & (v != -CENTRE) & (v != CENTRE - 1), -v, v)
+        v = np.where(_flips(v, g), -v, v)
     if model.codebooks == 2:
         v = 2 * v - (slots >> PRECISION_BITS & 1).astype(np.int16) * np.sign(v)
     return v
