@@ -32,11 +32,16 @@ class NetweightError(Exception):
 
     def __init__(self, fact: str, remedy: str = "") -> None:
         super().__init__(fact, remedy)
-        self.fact = fact
-        self.remedy = remedy
+        self.fact = _one_line(fact)
+        self.remedy = _one_line(remedy)
 
     def __str__(self) -> str:
         return f"{self.fact}\n{self.remedy}" if self.remedy else self.fact
+
+
+def _one_line(text: str) -> str:
+    """Text whose unprintable characters are escaped: names from files may hold line breaks or terminal commands."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class UsageError(NetweightError):

@@ -198,6 +198,8 @@ def open_checkpoint(source: str | os.PathLike[str] | Mapping[str, Any] | Any) ->
         return source
     with _collector_paused():
         if isinstance(source, str | os.PathLike):
+            if not os.fspath(source):
+                raise UsageError("The path of the checkpoint is empty.", "Name a file or a folder.")
             return _open_path(Path(source).absolute())
         if isinstance(source, Mapping):
             return _open_memory(source, "the dictionary of tensors")

@@ -64,8 +64,16 @@ def _require_zip(path: Path, source: str) -> None:
         )
     if not magic.startswith(ZIP_MAGIC):
         raise damaged(f"{source} begins with {magic[:4]!r}, but a file by torch.save begins with {ZIP_MAGIC!r}.")
-    if not zipfile.is_zipfile(path):
-        raise damaged(f"{source} of {path.stat().st_size:,} bytes ends before its table of contents.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = next((entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED), None)
+    except Exception:  # zipfile raises many kinds for damaged files
+        raise damaged(f"{source} of {path.stat().st_size:,} bytes has no sound table of contents.") from None
+    if packed is not None:  # torch.save never packs; a few bytes could unpack to terabytes, and cannot be mapped
+        raise FormatError(
+            f"{source} holds a packed part of {packed.file_size:,} bytes, which cannot be memory-mapped.",
+            "Save it again by torch.save, or convert it to safetensors.",
+        )
 
 
 def _load(path: Path, source: str) -> Any:
@@ -79,14 +87,15 @@ def _load(path: Path, source: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # the loader raises many kinds for damaged files; none may reach the user
-        text = str(error)
+        kind, text = type(error).__name__, str(error)
     unsafe = re.search(r"GLOBAL ([\w.]+)", text)
     if unsafe:
         raise FormatError(f"{source} holds {unsafe[1]}, which could run code when loaded.", _TWO_WAYS_OUT)
     if "TorchScript" in text:
         raise FormatError(f"{source} is a TorchScript program, not a dictionary of tensors.", _TWO_WAYS_OUT)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
-    raise FormatError(f"{source} is refused by the safe loader of torch: {first[:160]}", _TWO_WAYS_OUT)
+    reason = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.search(r"(\S.*)", text)
+    why = f"{kind}: {reason[1].strip()[:160]}" if reason else kind
+    raise FormatError(f"{source} is refused by the safe loader of torch ({why}).", _TWO_WAYS_OUT)
 
 
 def _find_tensors(loaded: Any, source: str) -> tuple[str, Mapping[str, Any]]:
