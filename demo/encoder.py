@@ -98,4 +98,5 @@ def _linear(x: Array, tensors: Tensors, at: str) -> Array:
 def _norm(x: Array, tensors: Tensors, at: str) -> Array:
     centred = x - x.mean(axis=-1, keepdims=True)
     scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + _EPSILON)
-    return centred / scale * tensors[f"{at}.weight"] + tensors[f"{at}.bias"]
+    normed: Array = centred / scale * tensors[f"{at}.weight"] + tensors[f"{at}.bias"]
+    return normed

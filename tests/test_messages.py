@@ -55,7 +55,7 @@ def test_exit_codes_of_the_tree():
 TEXTS = [
     (
         "inspect -",
-        "netweight: argument IN.nwt: standard input and output are not supported: name a file\n  See netweight inspect --help.\n",
+        "netweight: argument IN.nwt: a pipe cannot be mapped: name a file\n  See netweight inspect --help.\n",
     ),
     ("inspect nothing.nwt", "netweight: There is no nothing.nwt.\n  Check the name.\n"),
     (

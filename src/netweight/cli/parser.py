@@ -54,6 +54,9 @@ examples:
 }
 
 
+_Layout: Final = argparse.RawDescriptionHelpFormatter
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with messages of one fact and one remedy."""
 
@@ -68,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     >>> build_parser().parse_args(["inspect", "model.nwt"]).input
     'model.nwt'
     """
-    parser = _Parser(prog=_PROGRAM, description=_ABOUT, allow_abbrev=False, **_closing(""))
+    parser = _Parser(
+        prog=_PROGRAM, description=_ABOUT, epilog=_closing(""), formatter_class=_Layout, allow_abbrev=False
+    )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
     _add_compress(_verb(verbs, "compress", "compress a checkpoint to a size, a rate or a loss"))
@@ -80,8 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, about: str) -> argparse.ArgumentParser:
-    about_line = about[0].upper() + about[1:] + "."
-    verb = verbs.add_parser(name, help=about, description=about_line, allow_abbrev=False, **_closing(name))
+    sentence = about[0].upper() + about[1:] + "."
+    verb = verbs.add_parser(
+        name, help=about, description=sentence, epilog=_closing(name), formatter_class=_Layout, allow_abbrev=False
+    )
     verb.add_argument("--json", action="store_true", help='print one JSON object with a "schema" key on stdout')
     volume = verb.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing on stderr but errors")
@@ -89,11 +96,8 @@ def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, about: str) -> 
     return verb
 
 
-def _closing(verb: str) -> dict[str, object]:
-    return {
-        "epilog": f"{_EXAMPLES[verb]}\n\n{_EXIT_CODES}",
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-    }
+def _closing(verb: str) -> str:
+    return f"{_EXAMPLES[verb]}\n\n{_EXIT_CODES}"
 
 
 def _add_compress(verb: argparse.ArgumentParser) -> None:
@@ -162,7 +166,7 @@ def _add_force(verb: argparse.ArgumentParser) -> None:
 
 def _path(text: str) -> str:
     if text == "-":
-        raise argparse.ArgumentTypeError("standard input and output are not supported: name a file")
+        raise argparse.ArgumentTypeError("a pipe cannot be mapped: name a file")
     if not text:
         raise argparse.ArgumentTypeError("the name of the file is empty")
     return os.fspath(text)
