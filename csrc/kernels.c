@@ -1,0 +1,579 @@
+/* The hot loops of netweight, called through ctypes. One C11 file, no dependency, no global state.
+ *
+ * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
+ * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
+ *
+ *   n   symbols of a segment (a run of one tensor's scan); symbol i belongs to lane i mod 32
+ *   k   the integer a codec chose          r   its fine index: k, or 2k - c sign(k) behind codebook c of a trellis
+ *   T   number of frequency tables         P   prediction levels (1 or 5)        Z   codebooks (1 or 2)
+ *
+ * The AVX2 paths use eight scalar loads where a gather would do: 1.4 times faster on Zen 4, and no worse elsewhere.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <immintrin.h>
+#define X86 1
+#define AVX2 __attribute__((target("avx2")))
+#endif
+#if defined(_WIN32)
+#define API __declspec(dllexport)
+#else
+#define API __attribute__((visibility("default")))
+#endif
+
+enum { LANES = 32, PRECISION = 12, SLOTS = 1 << PRECISION, CENTRE = 128, PRED = 4 };
+static const uint32_t LOW = 1u << 16;
+
+typedef struct {
+    int64_t n;          /* symbols */
+    int64_t start;      /* index of the first one in the tensor's scan */
+    int64_t plane;      /* symbols of one kernel position; 0: no neighbours are looked at */
+    int64_t width;      /* kernel width */
+    int64_t positions;  /* kernel positions: plane p of the scan is position p mod positions */
+    const uint8_t *cls; /* class of each symbol; NULL: all 0 */
+    int16_t *out;       /* fine indices */
+} segment;
+
+typedef struct {
+    int64_t codebooks; /* Z */
+    int64_t levels;    /* P */
+    int64_t tap0, tap1; /* trellis: next state = (s >> 1) ^ (s & 1 ? tap0 : 0) ^ (k & 1 ? tap1 : 0) */
+    const int32_t *thresholds; /* [classes][PRED] of |2 left + 2 up - corner| */
+} model;
+
+static int has_avx2(void) {
+#ifdef X86
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2");
+#else
+    return 0;
+#endif
+}
+
+API int64_t nw_abi(void) { return 1; }
+API int64_t nw_simd(void) { return has_avx2(); }
+
+/* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
+
+/* The signed prediction 2 left + 2 up - corner from fine indices one, w and w + 1 kernel positions back, 0 where there are none. */
+static inline int32_t predict(const segment *s, const int16_t *r, int64_t i) {
+    int64_t position = (s->start + i) / s->plane % s->positions, x = position % s->width, y = position / s->width, lag = s->plane * s->width;
+    int32_t left = x > 0 && i >= s->plane ? r[i - s->plane] : 0;
+    int32_t up = y > 0 && i >= lag ? r[i - lag] : 0;
+    int32_t corner = x > 0 && y > 0 && i >= lag + s->plane ? r[i - lag - s->plane] : 0;
+    return 2 * left + 2 * up - corner;
+}
+
+static inline int level_of(const int32_t *t, int32_t g) {
+    int32_t a = g < 0 ? -g : g;
+    return (a >= t[0]) + (a >= t[1]) + (a >= t[2]) + (a >= t[3]);
+}
+
+/* Table offset (without codebook) and sign flip of the 32 lanes from i on; `m` of them exist. */
+static inline void contexts(const segment *s, const model *q, const int16_t *r, int64_t i, int m, int32_t *table, int32_t *flip) {
+    int32_t Z = (int32_t)q->codebooks, P = (int32_t)q->levels;
+    for (int l = 0; l < m; l++) {
+        table[l] = s->cls ? s->cls[i + l] * P * Z : 0;
+        flip[l] = 0;
+    }
+    if (P == 1 || s->plane == 0) return;
+    int64_t first = (s->start + i) / s->plane, last = (s->start + i + m - 1) / s->plane;
+    if (first == last) { /* one kernel position: plain vector loops */
+        int64_t position = first % s->positions, x = position % s->width, y = position / s->width, lag = s->plane * s->width;
+        int32_t g[LANES] = {0};
+        if (x > 0 && i >= s->plane) for (int l = 0; l < m; l++) g[l] += 2 * r[i + l - s->plane];
+        if (y > 0 && i >= lag) for (int l = 0; l < m; l++) g[l] += 2 * r[i + l - lag];
+        if (x > 0 && y > 0 && i >= lag + s->plane) for (int l = 0; l < m; l++) g[l] -= r[i + l - lag - s->plane];
+        int straddles = (i < s->plane && i + m > s->plane) || (i < lag && i + m > lag) || (i < lag + s->plane && i + m > lag + s->plane);
+        if (!straddles) {
+            for (int l = 0; l < m; l++) {
+                table[l] += level_of(q->thresholds + PRED * (s->cls ? s->cls[i + l] : 0), g[l]) * Z;
+                flip[l] = -(g[l] < 0);
+            }
+            return;
+        }
+    }
+    for (int l = 0; l < m; l++) {
+        int32_t g = predict(s, r, i + l);
+        table[l] += level_of(q->thresholds + PRED * (s->cls ? s->cls[i + l] : 0), g) * Z;
+        flip[l] = -(g < 0);
+    }
+}
+
+/* Fine index and next state from symbol value v (already unflipped) in state. */
+static inline int32_t advance(const model *q, int32_t v, uint8_t *state) {
+    if (q->codebooks == 1) return v;
+    int32_t c = *state & 1;
+    *state = (uint8_t)((*state >> 1) ^ (c ? q->tap0 : 0) ^ (v & 1 ? q->tap1 : 0));
+    return 2 * v - c * ((v > 0) - (v < 0));
+}
+
+/* ---- decoder -------------------------------------------------------------------------------------------------------- */
+
+/* Symbols 0 and 255 are escapes (even, odd) and never flipped; nor is -127, whose flip would be the odd escape. */
+static inline int32_t unflip(int32_t v, int32_t flip) { return v < 2 - CENTRE || v == CENTRE - 1 ? v : (v ^ flip) - flip; }
+
+static int64_t decode_scalar(const uint8_t *bytes, int64_t size, int lanes, const uint32_t *tables, const model *q, segment *segs, int64_t count) {
+    uint32_t x[LANES];
+    if (size < 4 * lanes) return -1;
+    memcpy(x, bytes, 4 * (size_t)lanes);
+    int64_t at = 4 * lanes;
+    for (int64_t j = 0; j < count; j++) {
+        segment *s = segs + j;
+        uint8_t state[LANES] = {0};
+        int32_t table[LANES], flip[LANES];
+        for (int64_t i = 0; i < s->n; i += lanes) {
+            int m = s->n - i < lanes ? (int)(s->n - i) : lanes;
+            contexts(s, q, s->out, i, m, table, flip);
+            for (int l = 0; l < m; l++) {
+                uint32_t e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (x[l] & (SLOTS - 1))];
+                x[l] = ((e >> 20) + 1) * (x[l] >> PRECISION) + ((e >> 8) & (SLOTS - 1));
+                if (x[l] < LOW) {
+                    if (at + 2 > size) return -1;
+                    x[l] = x[l] << 16 | (uint32_t)bytes[at] | (uint32_t)bytes[at + 1] << 8;
+                    at += 2;
+                }
+                s->out[i + l] = (int16_t)advance(q, unflip((int32_t)(e & 255) - CENTRE, flip[l]), state + l);
+            }
+        }
+    }
+    for (int l = 0; l < lanes; l++) if (x[l] != LOW) return -2;
+    return at;
+}
+
+#ifdef X86
+/* EXPAND[mask][lane]: how many lanes below this one take a word, which is the place of its own word among the next eight. */
+#define BIT(m, l) ((m) >> (l) & 1)
+#define N1(m) BIT(m, 0)
+#define N2(m) (N1(m) + BIT(m, 1))
+#define N3(m) (N2(m) + BIT(m, 2))
+#define N4(m) (N3(m) + BIT(m, 3))
+#define N5(m) (N4(m) + BIT(m, 4))
+#define N6(m) (N5(m) + BIT(m, 5))
+#define N7(m) (N6(m) + BIT(m, 6))
+#define ROW1(m) {0, N1(m), N2(m), N3(m), N4(m), N5(m), N6(m), N7(m)}
+#define ROW4(m) ROW1(m), ROW1((m) + 1), ROW1((m) + 2), ROW1((m) + 3)
+#define ROW16(m) ROW4(m), ROW4((m) + 4), ROW4((m) + 8), ROW4((m) + 12)
+#define ROW64(m) ROW16(m), ROW16((m) + 16), ROW16((m) + 32), ROW16((m) + 48)
+static const uint8_t EXPAND[256][8] = {ROW64(0), ROW64(64), ROW64(128), ROW64(192)};
+
+/* Eight lanes: states x, table indices already in idx (table * SLOTS); returns the entries. */
+AVX2 static inline __m256i step8(__m256i *x, const int32_t *idx, const uint32_t *tables, const uint8_t *bytes, int64_t *at) {
+    __m256i slot = _mm256_and_si256(*x, _mm256_set1_epi32(SLOTS - 1));
+    uint32_t s[8] __attribute__((aligned(32)));
+    _mm256_store_si256((__m256i *)s, _mm256_add_epi32(slot, _mm256_load_si256((const __m256i *)idx)));
+    __m256i e = _mm256_setr_epi32((int)tables[s[0]], (int)tables[s[1]], (int)tables[s[2]], (int)tables[s[3]], (int)tables[s[4]],
+                                  (int)tables[s[5]], (int)tables[s[6]], (int)tables[s[7]]);
+    __m256i freq = _mm256_add_epi32(_mm256_srli_epi32(e, 20), _mm256_set1_epi32(1));
+    __m256i bias = _mm256_and_si256(_mm256_srli_epi32(e, 8), _mm256_set1_epi32(SLOTS - 1));
+    __m256i y = _mm256_add_epi32(_mm256_mullo_epi32(freq, _mm256_srli_epi32(*x, PRECISION)), bias);
+    __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
+    int mask = _mm256_movemask_ps(_mm256_castsi256_ps(low));
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(bytes + *at)));
+    words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)EXPAND[mask])));
+    __m256i grown = _mm256_or_si256(_mm256_slli_epi32(y, 16), words);
+    *x = _mm256_blendv_epi8(y, grown, low);
+    *at += 2 * __builtin_popcount((unsigned)mask);
+    return e;
+}
+
+AVX2 static int64_t decode_avx2(const uint8_t *bytes, int64_t size, const uint32_t *tables, const model *q, segment *segs, int64_t count) {
+    /* The vector loop reads up to 16 bytes past its position, four times a group: it leaves the tail to the caller's padding. */
+    if (size < 4 * LANES) return -1;
+    uint32_t x[LANES] __attribute__((aligned(32)));
+    memcpy(x, bytes, sizeof x);
+    int64_t at = sizeof x;
+    const int trellis = q->codebooks == 2;
+    const __m256i one = _mm256_set1_epi8(1), tap0 = _mm256_set1_epi8((char)q->tap0), tap1 = _mm256_set1_epi8((char)q->tap1);
+    const __m256i half = _mm256_set1_epi8(0x7f), centre = _mm256_set1_epi32(CENTRE), low8 = _mm256_set1_epi32(255);
+    for (int64_t j = 0; j < count; j++) {
+        segment *s = segs + j;
+        uint8_t state[LANES] __attribute__((aligned(32))) = {0};
+        int32_t table[LANES] __attribute__((aligned(32))) = {0}, flip[LANES] __attribute__((aligned(32))) = {0};
+        const int neighbours = q->levels > 1 && s->plane > 0;
+        const int32_t scale = (int32_t)(q->levels * q->codebooks);
+        int64_t i = 0;
+        for (; i + LANES <= s->n; i += LANES) {
+            if (at > size) return -1;
+            if (neighbours) contexts(s, q, s->out, i, LANES, table, flip);
+            __m256i X[4];
+            for (int g = 0; g < 4; g++) {
+                __m256i t;
+                if (neighbours) t = _mm256_load_si256((__m256i *)(table + 8 * g));
+                else if (s->cls) t = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(s->cls + i + 8 * g))), _mm256_set1_epi32(scale));
+                else t = _mm256_setzero_si256();
+                if (trellis) t = _mm256_add_epi32(t, _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64((__m128i *)(state + 8 * g))), _mm256_set1_epi32(1)));
+                int32_t idx[8] __attribute__((aligned(32)));
+                _mm256_store_si256((__m256i *)idx, _mm256_slli_epi32(t, PRECISION));
+                __m256i y = _mm256_load_si256((__m256i *)(x + 8 * g));
+                __m256i v = _mm256_sub_epi32(_mm256_and_si256(step8(&y, idx, tables, bytes, &at), low8), centre);
+                _mm256_store_si256((__m256i *)(x + 8 * g), y);
+                if (neighbours) {
+                    __m256i f = _mm256_load_si256((__m256i *)(flip + 8 * g));
+                    __m256i keep = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(2 - CENTRE), v), _mm256_cmpeq_epi32(v, _mm256_set1_epi32(CENTRE - 1)));
+                    f = _mm256_andnot_si256(keep, f);
+                    v = _mm256_sub_epi32(_mm256_xor_si256(v, f), f);
+                }
+                X[g] = v;
+            }
+            /* 32 values to 16 bits, in order */
+            __m256i a = _mm256_permute4x64_epi64(_mm256_packs_epi32(X[0], X[1]), 0xd8), b = _mm256_permute4x64_epi64(_mm256_packs_epi32(X[2], X[3]), 0xd8);
+            if (trellis) {
+                __m256i st = _mm256_load_si256((__m256i *)state);
+                __m256i c = _mm256_cmpeq_epi8(_mm256_and_si256(st, one), one);
+                __m256i v8 = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
+                __m256i p = _mm256_cmpeq_epi8(_mm256_and_si256(v8, one), one);
+                st = _mm256_and_si256(_mm256_srli_epi16(st, 1), half);
+                st = _mm256_xor_si256(st, _mm256_xor_si256(_mm256_and_si256(c, tap0), _mm256_and_si256(p, tap1)));
+                _mm256_store_si256((__m256i *)state, st);
+                __m256i ca = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), cb = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1));
+                /* 2v + (-1 * c) sign(v): c is -1 where the second codebook is in force */
+                a = _mm256_add_epi16(_mm256_add_epi16(a, a), _mm256_sign_epi16(ca, a));
+                b = _mm256_add_epi16(_mm256_add_epi16(b, b), _mm256_sign_epi16(cb, b));
+            }
+            _mm256_storeu_si256((__m256i *)(s->out + i), a);
+            _mm256_storeu_si256((__m256i *)(s->out + i + 16), b);
+        }
+        if (i < s->n) { /* the last, incomplete group */
+            int m = (int)(s->n - i);
+            contexts(s, q, s->out, i, m, table, flip);
+            for (int l = 0; l < m; l++) {
+                uint32_t e = tables[(size_t)(table[l] + (trellis ? state[l] & 1 : 0)) * SLOTS + (x[l] & (SLOTS - 1))];
+                x[l] = ((e >> 20) + 1) * (x[l] >> PRECISION) + ((e >> 8) & (SLOTS - 1));
+                if (x[l] < LOW) {
+                    if (at + 2 > size) return -1;
+                    x[l] = x[l] << 16 | (uint32_t)bytes[at] | (uint32_t)bytes[at + 1] << 8;
+                    at += 2;
+                }
+                s->out[i + l] = (int16_t)advance(q, unflip((int32_t)(e & 255) - CENTRE, flip[l]), state + l);
+            }
+        }
+    }
+    if (at > size) return -1;
+    for (int l = 0; l < LANES; l++) if (x[l] != LOW) return -2;
+    return at;
+}
+#endif
+
+/* Decode one chunk. `bytes` must be readable for 64 bytes past `size`. Returns the bytes used, -1: too short, -2: wrong end state. */
+API int64_t nw_decode(const uint8_t *bytes, int64_t size, int64_t lanes, const uint32_t *tables, const model *q, segment *segs, int64_t count) {
+    if (lanes < 1 || lanes > LANES) return -1;
+#ifdef X86
+    if (lanes == LANES && has_avx2()) return decode_avx2(bytes, size, tables, q, segs, count);
+#endif
+    return decode_scalar(bytes, size, (int)lanes, tables, q, segs, count);
+}
+
+/* ---- encoder -------------------------------------------------------------------------------------------------------- */
+
+/* Symbols and table indices of a segment whose integers are known; s->out receives the fine indices. */
+API void nw_contexts(segment *s, const model *q, const int16_t *k, uint8_t *symbol, uint16_t *index) {
+    int16_t state[LANES] = {0}, v[LANES], tap0 = (int16_t)q->tap0, tap1 = (int16_t)q->tap1;
+    int32_t table[LANES], flip[LANES];
+    for (int64_t i = 0; i < s->n; i += LANES) {
+        int m = s->n - i < LANES ? (int)(s->n - i) : LANES;
+        contexts(s, q, s->out, i, m, table, flip);
+        for (int l = 0; l < m; l++) {
+            int16_t x = k[i + l], escape = x & 1 ? CENTRE - 1 : -CENTRE;
+            v[l] = x < 1 - CENTRE || x > CENTRE - 2 ? escape : x;
+        }
+        for (int l = 0; l < m; l++) {
+            int16_t f = v[l] < 2 - CENTRE || v[l] == CENTRE - 1 ? 0 : (int16_t)flip[l];
+            symbol[i + l] = (uint8_t)((v[l] ^ f) - f + CENTRE);
+        }
+        if (q->codebooks == 1) {
+            for (int l = 0; l < m; l++) index[i + l] = (uint16_t)table[l], s->out[i + l] = v[l];
+            continue;
+        }
+        for (int l = 0; l < m; l++) {
+            int16_t c = state[l] & 1, p = v[l] & 1, sign = (int16_t)((v[l] > 0) - (v[l] < 0));
+            index[i + l] = (uint16_t)(table[l] + c);
+            s->out[i + l] = (int16_t)(2 * v[l] - (sign & -c));
+            state[l] = (int16_t)((state[l] >> 1) ^ (tap0 & -c) ^ (tap1 & -p));
+        }
+    }
+}
+
+/* What contexts() says of a segment if its fine indices were those in s->out: table / Z and flip (0 or 1) of each symbol. */
+API void nw_predict(const segment *s, const model *q, uint16_t *index, uint8_t *flip) {
+    int32_t table[LANES], flips[LANES];
+    for (int64_t i = 0; i < s->n; i += LANES) {
+        int m = s->n - i < LANES ? (int)(s->n - i) : LANES;
+        contexts(s, q, s->out, i, m, table, flips);
+        for (int l = 0; l < m; l++) index[i + l] = (uint16_t)(table[l] / q->codebooks), flip[i + l] = (uint8_t)(flips[l] & 1);
+    }
+}
+
+/* counts[T][256] += how often each symbol was coded by each table. */
+API void nw_histogram(const uint8_t *symbol, const uint16_t *index, int64_t n, int64_t *counts) {
+    for (int64_t i = 0; i < n; i++) counts[(size_t)index[i] * 256 + symbol[i]]++;
+}
+
+/* Code the segments of a chunk, last symbol first. Returns the bytes written at `out` (capacity: 4 lanes + 2 symbols). */
+API int64_t nw_encode(const uint8_t *symbol, const uint16_t *index, const int64_t *lengths, int64_t count, int64_t lanes,
+                      const uint16_t *freq, const uint16_t *cum, uint8_t *out) {
+    uint32_t x[LANES];
+    int64_t total = 0;
+    for (int64_t j = 0; j < count; j++) total += lengths[j];
+    uint8_t *end = out + 4 * lanes + 2 * total, *p = end;
+    for (int l = 0; l < lanes; l++) x[l] = LOW;
+    for (int64_t j = count - 1, base = total; j >= 0; j--) {
+        base -= lengths[j];
+        for (int64_t i = lengths[j] - 1; i >= 0; i--) {
+            int l = (int)(i % lanes);
+            size_t at = (size_t)index[base + i] * 256 + symbol[base + i];
+            uint32_t f = freq[at], c = cum[at], y = x[l];
+            if (f == 0) return -1;
+            if ((uint64_t)y >= (uint64_t)f << 20) {
+                *--p = (uint8_t)(y >> 8);
+                *--p = (uint8_t)y;
+                y >>= 16;
+            }
+            x[l] = ((y / f) << PRECISION) + y % f + c;
+        }
+    }
+    memcpy(out, x, 4 * (size_t)lanes);
+    memmove(out + 4 * lanes, p, (size_t)(end - p));
+    return 4 * lanes + (end - p);
+}
+
+/* ---- quantisers ----------------------------------------------------------------------------------------------------- */
+
+static const int32_t FAR = 1 << 28;
+
+static inline int rate_at(int32_t k) { return k < 1 - CENTRE || k > CENTRE - 2 ? (k & 1 ? 255 : 0) : k + CENTRE; }
+
+/* Integers with the least (u - k)^2 2^10 + rate, among the nearest, the next towards zero, and zero. rate[T][256]. */
+API void nw_round(const float *u, const uint16_t *index, const int32_t *rate, int64_t n, int16_t *k) {
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t *t = rate + (size_t)index[i] * 256;
+        float a = u[i] < 0 ? -u[i] : u[i];
+        int32_t sign = u[i] < 0 ? -1 : 1, best = (int32_t)(a + 0.5f), next = best - (best > 0);
+        float d = a - (float)best, e = a - (float)next;
+        int32_t cost = (int32_t)(d * d * 1024.0f) + t[rate_at(sign * best)];
+        int32_t other = (int32_t)(e * e * 1024.0f) + t[rate_at(sign * next)];
+        int32_t zero = a < 16.0f ? (int32_t)(a * a * 1024.0f) + t[CENTRE] : FAR;
+        best = other < cost ? next : best;
+        cost = other < cost ? other : cost;
+        best = zero < cost ? 0 : best;
+        k[i] = (int16_t)(sign * best);
+    }
+}
+
+/* Behind codebook c, magnitude a: the cheapest even and the cheapest odd integer among the four around it (k0 - 1 .. k0 + 2, where
+ * k0 = floor((a + c) / 2), so that -1 stands for a step to the other sign). Ties go to the smaller one. */
+static inline void candidates(float a, int32_t sign, const int32_t *rate, int32_t c, int32_t *cost, int16_t *value, int stride) {
+    int32_t k = (int32_t)((a + (float)c) * 0.5f);
+    const int32_t *t = rate + CENTRE + sign * k;
+    int32_t below, here, above, far;
+    if (k < CENTRE - 4) below = t[-sign], here = t[0], above = t[sign], far = t[2 * sign];
+    else below = rate[rate_at(sign * (k - 1))], here = rate[rate_at(sign * k)], above = rate[rate_at(sign * (k + 1))], far = rate[rate_at(sign * (k + 2))];
+    float twice = a - (float)(2 * k);
+    float d0 = twice + (float)(2 + (k > 1 ? c : k < 1 ? -c : 0)), d1 = twice + (float)(k > 0 ? c : 0), d2 = twice + (float)(c - 2), d3 = twice + (float)(c - 4);
+    below += (int32_t)(d0 * d0 * 1024.0f), here += (int32_t)(d1 * d1 * 1024.0f);
+    above += (int32_t)(d2 * d2 * 1024.0f), far += (int32_t)(d3 * d3 * 1024.0f);
+    int32_t same = far < here ? far : here, ksame = far < here ? k + 2 : k, other = above < below ? above : below, kother = above < below ? k + 1 : k - 1;
+    int odd = k & 1;
+    cost[odd * stride] = same, value[odd * stride] = (int16_t)(sign * ksame);
+    cost[!odd * stride] = other, value[!odd * stride] = (int16_t)(sign * kother);
+}
+
+typedef struct { int from[2][256], branch[2][256]; } merges;
+
+static void merge(merges *m, int states, int tap0, int tap1) {
+    int seen[256] = {0};
+    for (int s = 0; s < states; s++)
+        for (int p = 0; p < 2; p++) {
+            int t = (s >> 1) ^ (s & 1 ? tap0 : 0) ^ (p ? tap1 : 0), which = seen[t]++;
+            m->from[which & 1][t] = s;
+            m->branch[which & 1][t] = (s & 1) * 2 + p;
+        }
+}
+
+#ifdef X86
+enum { FOLD = 132 }; /* a folded row: the rates of -1 .. 130 times a sign */
+
+/* rate[T][2][256] to folded[T][2][sign][FOLD], so that the four candidates of a weight are one load. */
+static int32_t *fold(const int32_t *rate, int64_t tables) {
+    int32_t *out = malloc((size_t)tables * 4 * FOLD * sizeof *out);
+    if (!out) return NULL;
+    for (int64_t t = 0; t < 2 * tables; t++)
+        for (int s = 0; s < 2; s++)
+            for (int k = 0; k < FOLD; k++) out[(t * 2 + s) * FOLD + k] = rate[t * 256 + rate_at(s ? 1 - k : k - 1)];
+    return out;
+}
+
+/* `candidates` for eight lanes and one codebook; the caller has seen to it that all |k| stay below 124. */
+AVX2 static inline void candidates_avx2(__m256 a, __m256i sign, const int32_t *const row[8], int c, int32_t *cost, int16_t *value) {
+    __m256i k = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_add_ps(a, _mm256_set1_ps((float)c)), _mm256_set1_ps(0.5f)));
+    int32_t at[8] __attribute__((aligned(32)));
+    _mm256_store_si256((__m256i *)at, k);
+#define LOAD(l) _mm_loadu_si128((const __m128i *)(row[l] + at[l]))
+#define PAIR(l) _mm256_inserti128_si256(_mm256_castsi128_si256(LOAD(l)), LOAD(l + 4), 1)
+    __m256i p = PAIR(0), q = PAIR(1), r = PAIR(2), s = PAIR(3);
+    __m256i pq = _mm256_unpacklo_epi32(p, q), rs = _mm256_unpacklo_epi32(r, s), PQ = _mm256_unpackhi_epi32(p, q), RS = _mm256_unpackhi_epi32(r, s);
+    __m256i below = _mm256_unpacklo_epi64(pq, rs), here = _mm256_unpackhi_epi64(pq, rs), above = _mm256_unpacklo_epi64(PQ, RS), far = _mm256_unpackhi_epi64(PQ, RS);
+    const __m256i one = _mm256_set1_epi32(1), zero = _mm256_setzero_si256();
+    const __m256 kilo = _mm256_set1_ps(1024.0f);
+    __m256 twice = _mm256_sub_ps(a, _mm256_cvtepi32_ps(_mm256_slli_epi32(k, 1)));
+    /* (k > 1) - (k < 1) times c, and (k > 0) times c */
+    __m256i around = _mm256_sub_epi32(_mm256_cmpgt_epi32(one, k), _mm256_cmpgt_epi32(k, one)), positive = _mm256_sub_epi32(zero, _mm256_cmpgt_epi32(k, zero));
+    if (!c) around = zero, positive = zero;
+    __m256 d0 = _mm256_add_ps(twice, _mm256_cvtepi32_ps(_mm256_add_epi32(around, _mm256_set1_epi32(2)))), d1 = _mm256_add_ps(twice, _mm256_cvtepi32_ps(positive));
+    __m256 d2 = _mm256_add_ps(twice, _mm256_set1_ps((float)(c - 2))), d3 = _mm256_add_ps(twice, _mm256_set1_ps((float)(c - 4)));
+    below = _mm256_add_epi32(below, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d0, d0), kilo)));
+    here = _mm256_add_epi32(here, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d1, d1), kilo)));
+    above = _mm256_add_epi32(above, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d2, d2), kilo)));
+    far = _mm256_add_epi32(far, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d3, d3), kilo)));
+    __m256i farther = _mm256_cmpgt_epi32(here, far), higher = _mm256_cmpgt_epi32(below, above);
+    __m256i same = _mm256_min_epi32(here, far), other = _mm256_min_epi32(below, above);
+    __m256i ksame = _mm256_sub_epi32(k, _mm256_add_epi32(farther, farther));
+    __m256i kother = _mm256_sub_epi32(_mm256_sub_epi32(k, one), _mm256_add_epi32(higher, higher));
+    ksame = _mm256_sign_epi32(ksame, sign), kother = _mm256_sign_epi32(kother, sign);
+    __m256i odd = _mm256_cmpeq_epi32(_mm256_and_si256(k, one), one);
+    _mm256_store_si256((__m256i *)cost, _mm256_blendv_epi8(same, other, odd));
+    _mm256_store_si256((__m256i *)(cost + LANES), _mm256_blendv_epi8(other, same, odd));
+    __m256i even16 = _mm256_blendv_epi8(ksame, kother, odd), odd16 = _mm256_blendv_epi8(kother, ksame, odd);
+    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(even16, odd16), 0xd8);
+    _mm_storeu_si128((__m128i *)value, _mm256_castsi256_si128(both));
+    _mm_storeu_si128((__m128i *)(value + LANES), _mm256_extracti128_si256(both, 1));
+#undef LOAD
+#undef PAIR
+}
+
+/* All four subsets of a full group of 32 lanes; 0 where a magnitude is too large for the folded rows. */
+AVX2 static int group_avx2(const float *u, const uint16_t *index, const int32_t *folded, int32_t (*cost)[LANES], int16_t *v) {
+    for (int g = 0; g < LANES; g += 8) {
+        __m256 x = _mm256_loadu_ps(u + g), a = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
+        if (_mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_set1_ps(240.0f), _CMP_NLT_UQ))) return 0;
+        __m256i negative = _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
+        int minus = _mm256_movemask_ps(_mm256_castsi256_ps(negative));
+        __m256i sign = _mm256_or_si256(negative, _mm256_set1_epi32(1));
+        const int32_t *row[8];
+        for (int c = 0; c < 2; c++) {
+            for (int l = 0; l < 8; l++) row[l] = folded + (((size_t)index[g + l] * 2 + (size_t)c) * 2 + (size_t)(minus >> l & 1)) * FOLD;
+            candidates_avx2(a, sign, row, c, &cost[2 * c][g], v + 2 * c * LANES + g);
+        }
+    }
+    return 1;
+}
+
+AVX2 static void survive_avx2(const merges *m, int states, const int32_t *old, int32_t *new, int32_t (*cost)[LANES], uint32_t *choice) {
+    for (int s = 0; s < states; s++) {
+        const int32_t *a = old + m->from[0][s] * LANES, *b = old + m->from[1][s] * LANES;
+        const int32_t *ca = cost[m->branch[0][s]], *cb = cost[m->branch[1][s]];
+        uint32_t bits = 0;
+        for (int g = 0; g < 4; g++) {
+            __m256i x = _mm256_add_epi32(_mm256_load_si256((const __m256i *)(a + 8 * g)), _mm256_load_si256((const __m256i *)(ca + 8 * g)));
+            __m256i y = _mm256_add_epi32(_mm256_load_si256((const __m256i *)(b + 8 * g)), _mm256_load_si256((const __m256i *)(cb + 8 * g)));
+            _mm256_store_si256((__m256i *)(new + s * LANES + 8 * g), _mm256_min_epi32(x, y));
+            bits |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))) << (8 * g);
+        }
+        choice[s] = bits;
+    }
+}
+#endif
+
+static void survive(const merges *m, int states, const int32_t *old, int32_t *new, int32_t (*cost)[LANES], uint32_t *choice) {
+    for (int s = 0; s < states; s++) {
+        uint32_t bits = 0;
+        for (int l = 0; l < LANES; l++) {
+            int32_t x = old[m->from[0][s] * LANES + l] + cost[m->branch[0][s]][l], y = old[m->from[1][s] * LANES + l] + cost[m->branch[1][s]][l];
+            new[s * LANES + l] = x < y ? x : y;
+            bits |= (uint32_t)(x > y) << l;
+        }
+        choice[s] = bits;
+    }
+}
+
+/* Viterbi: the path of each of the 32 lanes with the least sum of (u - r)^2 2^10 + rate. u: fine steps, flipped as `index` says;
+ * rate[T][2][256]; at most 2^20 symbols, so that sums stay far below 2^31. Returns 0, or -1 when memory is short. */
+API int64_t nw_trellis(const float *u, const uint16_t *index, const int32_t *rate, int64_t n, int64_t bits, int64_t tap0, int64_t tap1, int16_t *k) {
+    const int states = 1 << bits, simd = has_avx2();
+    const int64_t steps = (n + LANES - 1) / LANES;
+    uint32_t *choice = malloc((size_t)(steps + 1) * (size_t)states * 4);
+    int16_t *value = malloc((size_t)(steps + 1) * 4 * LANES * 2);
+    int32_t *space = malloc((size_t)states * LANES * 8 + 64);
+    merges m;
+    int32_t *folded = NULL;
+#ifdef X86
+    if (simd) {
+        uint16_t top = 0;
+        for (int64_t i = 0; i < n; i++) top = index[i] > top ? index[i] : top;
+        if (!(folded = fold(rate, (int64_t)top + 1))) { free(choice); choice = NULL; }
+    }
+#endif
+    if (!choice || !value || !space) { free(choice); free(value); free(space); free(folded); return -1; }
+    merge(&m, states, (int)tap0, (int)tap1);
+    int32_t *old = (int32_t *)(((uintptr_t)space + 63) & ~(uintptr_t)63), *new = old + states * LANES;
+    int32_t cost[4][LANES] __attribute__((aligned(64)));
+    for (int i = 0; i < states * LANES; i++) old[i] = i < LANES ? 0 : FAR;
+    for (int64_t t = 0; t < steps; t++) {
+        int16_t *v = value + t * 4 * LANES;
+        int done = 0;
+#ifdef X86
+        if (simd && (t + 1) * LANES <= n) done = group_avx2(u + t * LANES, index + t * LANES, folded, cost, v);
+#endif
+        for (int l = 0; l < LANES && !done; l++) {
+            int64_t i = t * LANES + l;
+            if (i >= n) {
+                for (int b = 0; b < 4; b++) cost[b][l] = 0, v[b * LANES + l] = 0;
+                continue;
+            }
+            float a = u[i] < 0 ? -u[i] : u[i];
+            int32_t sign = u[i] < 0 ? -1 : 1;
+            const int32_t *table = rate + (size_t)index[i] * 512;
+            candidates(a, sign, table, 0, &cost[0][l], v + l, LANES);
+            candidates(a, sign, table + 256, 1, &cost[2][l], v + 2 * LANES + l, LANES);
+        }
+#ifdef X86
+        if (simd) survive_avx2(&m, states, old, new, cost, choice + t * states);
+        else
+#endif
+        survive(&m, states, old, new, cost, choice + t * states);
+        int32_t *swap = old;
+        old = new, new = swap;
+    }
+    (void)simd;
+    int best[LANES] = {0};
+    for (int l = 0; l < LANES; l++)
+        for (int j = 1; j < states; j++) if (old[j * LANES + l] < old[best[l] * LANES + l]) best[l] = j;
+    for (int64_t t = steps - 1; t >= 0; t--) { /* all lanes at once: a step's choices stay in cache */
+        const uint32_t *c = choice + t * states;
+        const int16_t *v = value + t * 4 * LANES;
+        int last = n - t * LANES < LANES ? (int)(n - t * LANES) : LANES;
+        for (int l = 0; l < LANES; l++) {
+            int s = best[l], which = c[s] >> l & 1;
+            if (l < last) k[t * LANES + l] = v[m.branch[which][s] * LANES + l];
+            best[l] = m.from[which][s];
+        }
+    }
+    free(choice); free(value); free(space); free(folded);
+    return 0;
+}
+
+/* ---- small change --------------------------------------------------------------------------------------------------- */
+
+/* out[i] = r[i] scale, rounded once. */
+API void nw_scale(const int16_t *r, int64_t n, float scale, float *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = (float)r[i] * scale;
+}
+
+/* Class of symbols start .. start + n of a scan of rows x columns x positions: clamp(row + column level, 0, top). */
+API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+    int64_t o = start / columns % rows, c = start % columns, i = 0;
+    while (i < n) {
+        int64_t run = columns - c < n - i ? columns - c : n - i;
+        int32_t base = row[o];
+        for (int64_t j = 0; j < run; j++) {
+            int32_t v = base + column[c + j];
+            out[i + j] = (uint8_t)(v < 0 ? 0 : v > top ? top : v);
+        }
+        i += run;
+        c = 0;
+        o = o + 1 == rows ? 0 : o + 1;
+    }
+}

@@ -1,0 +1,305 @@
+"""The hot loops: the C library through ctypes where it was built, or their NumPy twins; chosen in this one place.
+
+Both give the same integers bit for bit. `NETWEIGHT_KERNELS=numpy` in the environment asks for the NumPy path.
+
+Letters: n symbols of a segment, T tables, P prediction levels (1 or 5), Z codebooks (1 or 2). Symbol i of a segment belongs to
+lane i mod 32. A symbol is v + 128 for the integer v in -127 .. 126; 0 and 255 are the even and the odd escape.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight import kernels_numpy
+from netweight.errors import FormatError
+
+LANES = 32
+PRECISION_BITS = 12
+ABI = 1
+
+Bytes = NDArray[np.uint8]
+Int16 = NDArray[np.int16]
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of one tensor's scan: symbols `start` .. `start + size`.
+
+    Attributes:
+        size: symbols.
+        start: index of the first one in the tensor's scan.
+        plane: symbols of one kernel position, or 0 where neighbours are not looked at.
+        width: width of the kernel.
+        positions: kernel positions; plane p of the scan is position p mod positions.
+        classes: class of each symbol, uint8 [size], or None where all are 0.
+    """
+
+    size: int
+    start: int = 0
+    plane: int = 0
+    width: int = 1
+    positions: int = 1
+    classes: Bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How the table of a symbol follows from its class, its neighbours and the trellis.
+
+    Table = (class P + level) Z + codebook.
+
+    Attributes:
+        codebooks: Z, 1 or 2.
+        levels: P, 1 or 5.
+        tap0: what codebook 1 flips in the trellis' next state.
+        tap1: what an odd integer flips in it.
+        thresholds: int32 [classes, 4], ascending; the level counts those that |2 left + 2 up - corner| reaches.
+    """
+
+    codebooks: int
+    levels: int
+    tap0: int
+    tap1: int
+    thresholds: Int32
+
+
+class Tables:
+    """T frequency tables of 256 symbols that sum to 4096 each (a table may also be empty, all zero)."""
+
+    def __init__(self, freq: NDArray[np.uint16]) -> None:
+        self.freq = np.ascontiguousarray(freq, np.uint16)
+        total = np.cumsum(self.freq, axis=1, dtype=np.uint32)
+        self.cum = np.ascontiguousarray(total - self.freq, np.uint16)
+
+    @cached_property
+    def entries(self) -> NDArray[np.uint32]:
+        """Decoder's table, uint32 [T, 4096]: (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol."""
+        count = len(self.freq)
+        out = np.zeros((count, 1 << PRECISION_BITS), np.uint32)
+        slots = np.arange(1 << PRECISION_BITS, dtype=np.uint32)
+        symbols = np.arange(256, dtype=np.uint32)
+        for t in range(count):
+            if self.freq[t].any():
+                s = np.repeat(symbols, self.freq[t])
+                out[t] = (self.freq[t][s].astype(np.uint32) - 1) << 20 | (slots - self.cum[t][s]) << 8 | s
+        return out
+
+
+class _CSegment(ctypes.Structure):
+    _fields_ = (
+        ("n", ctypes.c_int64),
+        ("start", ctypes.c_int64),
+        ("plane", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("positions", ctypes.c_int64),
+        ("cls", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+    )
+
+
+class _CModel(ctypes.Structure):
+    _fields_ = (
+        ("codebooks", ctypes.c_int64),
+        ("levels", ctypes.c_int64),
+        ("tap0", ctypes.c_int64),
+        ("tap1", ctypes.c_int64),
+        ("thresholds", ctypes.c_void_p),
+    )
+
+
+def _open_library() -> ctypes.CDLL | None:
+    if os.environ.get("NETWEIGHT_KERNELS") == "numpy":
+        return None
+    for path in Path(__file__).parent.glob("_kernels.*"):
+        try:
+            library = ctypes.CDLL(str(path))
+            library.nw_abi.restype = ctypes.c_int64
+        except (OSError, AttributeError):
+            continue
+        if library.nw_abi() == ABI:
+            for name in ("nw_decode", "nw_encode", "nw_trellis"):
+                getattr(library, name).restype = ctypes.c_int64
+            return library
+    return None
+
+
+_C = _open_library()
+
+
+def backend() -> str:
+    """Tell which path is in use: "c" or "numpy"."""
+    return "numpy" if _C is None else "c"
+
+
+def _at(array: NDArray[np.generic] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[_CSegment], list[Bytes | None]]:
+    """Fill the C structures; the second result keeps the arrays they point to alive."""
+    keep = [None if s.classes is None else np.ascontiguousarray(s.classes, np.uint8) for s in segments]
+    items = (_CSegment * len(segments))()
+    at = out.ctypes.data
+    for item, s, classes in zip(items, segments, keep, strict=True):
+        item.n, item.start, item.plane = s.size, s.start, s.plane
+        item.width, item.positions = s.width, s.positions
+        item.cls, item.out = _at(classes), at
+        at += 2 * s.size
+    return items, keep
+
+
+def _c_model(model: Model) -> tuple[_CModel, Int32]:
+    thresholds = np.ascontiguousarray(model.thresholds, np.int32)
+    return _CModel(model.codebooks, model.levels, model.tap0, model.tap1, _at(thresholds)), thresholds
+
+
+def decode(
+    chunk: bytes | memoryview, lanes: int, tables: Tables, model: Model, segments: Sequence[Segment]
+) -> tuple[Int16, int]:
+    """Decode the fine indices of a chunk's segments, one after the other.
+
+    Args:
+        chunk: lane states, words, and whatever follows them.
+        lanes: interleaved coder states.
+        tables: the T tables.
+        model: the contexts.
+        segments: what the chunk holds.
+
+    Returns:
+        int16 [sum of sizes], and how many bytes of the chunk the coder used.
+
+    Raises:
+        FormatError: the chunk ends early or its lanes do not end where they started.
+    """
+    total = sum(s.size for s in segments)
+    if _C is None:
+        out, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
+    else:
+        out = np.empty(total, np.int16)
+        data = np.zeros(len(chunk) + 64, np.uint8)  # the vector loop reads ahead
+        data[: len(chunk)] = np.frombuffer(chunk, np.uint8)
+        items, keep = _c_segments(segments, out)
+        c_model, thresholds = _c_model(model)
+        used = _C.nw_decode(
+            ctypes.c_void_p(_at(data)), ctypes.c_int64(len(chunk)), ctypes.c_int64(lanes),
+            ctypes.c_void_p(_at(tables.entries)), ctypes.byref(c_model), items, ctypes.c_int64(len(segments)),
+        )  # fmt: skip
+        del keep, thresholds
+    if used < 0:
+        fact = "ends before its last symbol" if used == -1 else "does not end in the coder's start state"
+        raise FormatError(f"a chunk of {len(chunk)} bytes for {total} symbols {fact}", "The file is damaged: get it again.")
+    return out, used
+
+
+def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, NDArray[np.uint16], Int16]:
+    """Symbols, table indices and fine indices of a segment whose integers are known."""
+    if _C is None:
+        return kernels_numpy.contexts(k, model, segment)
+    k = np.ascontiguousarray(k, np.int16)
+    symbol, index, fine = np.empty(k.size, np.uint8), np.empty(k.size, np.uint16), np.empty(k.size, np.int16)
+    items, keep = _c_segments([segment], fine)
+    c_model, thresholds = _c_model(model)
+    _C.nw_contexts(
+        items, ctypes.byref(c_model), ctypes.c_void_p(_at(k)), ctypes.c_void_p(_at(symbol)), ctypes.c_void_p(_at(index))
+    )
+    del keep, thresholds
+    return symbol, index, fine
+
+
+def predict(fine: Int16, model: Model, segment: Segment) -> tuple[NDArray[np.uint16], Bytes]:
+    """Contexts of a segment if these were its fine indices: table / Z, and 1 where the sign is coded flipped."""
+    if _C is None:
+        return kernels_numpy.predict(fine, model, segment)
+    fine = np.array(fine, np.int16)
+    index, flip = np.empty(fine.size, np.uint16), np.empty(fine.size, np.uint8)
+    items, keep = _c_segments([segment], fine)
+    c_model, thresholds = _c_model(model)
+    _C.nw_predict(items, ctypes.byref(c_model), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(flip)))
+    del keep, thresholds
+    return index, flip
+
+
+def histogram(symbol: Bytes, index: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
+    """Count how often each symbol is coded by each of `count` tables: int64 [T, 256]."""
+    if _C is None:
+        return kernels_numpy.histogram(symbol, index, count)
+    out = np.zeros((count, 256), np.int64)
+    symbol, index = np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16)
+    _C.nw_histogram(
+        ctypes.c_void_p(_at(symbol)), ctypes.c_void_p(_at(index)), ctypes.c_int64(symbol.size), ctypes.c_void_p(_at(out))
+    )
+    return out
+
+
+def encode(symbol: Bytes, index: NDArray[np.uint16], lengths: Sequence[int], lanes: int, tables: Tables) -> bytes:
+    """Code the symbols of segments of these lengths: lane states, then 16-bit words."""
+    if _C is None:
+        return kernels_numpy.encode(symbol, index, lengths, lanes, tables.freq, tables.cum)
+    symbol, index = np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16)
+    sizes = np.array(lengths, np.int64)
+    out = np.empty(4 * lanes + 2 * symbol.size, np.uint8)
+    used = _C.nw_encode(
+        ctypes.c_void_p(_at(symbol)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(sizes)), ctypes.c_int64(sizes.size),
+        ctypes.c_int64(lanes), ctypes.c_void_p(_at(tables.freq)), ctypes.c_void_p(_at(tables.cum)), ctypes.c_void_p(_at(out)),
+    )  # fmt: skip
+    if used < 0:
+        raise ValueError("a symbol has no frequency in its table")
+    return out[:used].tobytes()
+
+
+def round_rd(u: Float32, index: NDArray[np.uint16], rate: Int32) -> Int16:
+    """Integers k with the least 2^10 (u - k)^2 + rate[index, k], int32 [T, 256], of three candidates each."""
+    if _C is None:
+        return kernels_numpy.round_rd(u, index, rate)
+    u, index, rate = (np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16), np.ascontiguousarray(rate, np.int32))
+    k = np.empty(u.size, np.int16)
+    _C.nw_round(
+        ctypes.c_void_p(_at(u)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(rate)), ctypes.c_int64(u.size), ctypes.c_void_p(_at(k))
+    )  # fmt: skip
+    return k
+
+
+def trellis(u: Float32, index: NDArray[np.uint16], rate: Int32, bits: int, tap0: int, tap1: int) -> Int16:
+    """Integers of the cheapest path of each lane through a trellis of 2^bits states; rate int32 [T, 2, 256]."""
+    if _C is None:
+        return kernels_numpy.trellis(u, index, rate, bits, tap0, tap1)
+    u, index, rate = (np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16), np.ascontiguousarray(rate, np.int32))
+    k = np.empty(u.size, np.int16)
+    failed = _C.nw_trellis(
+        ctypes.c_void_p(_at(u)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(rate)), ctypes.c_int64(u.size),
+        ctypes.c_int64(bits), ctypes.c_int64(tap0), ctypes.c_int64(tap1), ctypes.c_void_p(_at(k)),
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"no memory for a trellis of {1 << bits} states over {u.size} weights")
+    return k
+
+
+def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes:
+    """Class of scan positions start .. start + size: clamp(row level + column level, 0, top), uint8 [size]."""
+    if _C is None:
+        return kernels_numpy.classes(row, column, start, size, top)
+    row, column = np.ascontiguousarray(row, np.int16), np.ascontiguousarray(column, np.int16)
+    out = np.empty(size, np.uint8)
+    _C.nw_classes(
+        ctypes.c_void_p(_at(row)), ctypes.c_void_p(_at(column)), ctypes.c_int64(row.size), ctypes.c_int64(column.size),
+        ctypes.c_int64(start), ctypes.c_int64(size), ctypes.c_int64(top), ctypes.c_void_p(_at(out)),
+    )  # fmt: skip
+    return out
+
+
+def scale(fine: Int16, factor: np.float32) -> Float32:
+    """Fine indices times a float32 factor, each rounded once to float32."""
+    if _C is None:
+        return fine.astype(np.float32) * np.float32(factor)
+    fine = np.ascontiguousarray(fine, np.int16)
+    out = np.empty(fine.size, np.float32)
+    _C.nw_scale(ctypes.c_void_p(_at(fine)), ctypes.c_int64(fine.size), ctypes.c_float(float(factor)), ctypes.c_void_p(_at(out)))
+    return out
