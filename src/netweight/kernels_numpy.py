@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netweight.kernels_numpy_contexts import (
+    class_tables,
+    contexts,
+    flips,
+    levels,
+    looks_at_neighbours,
+    predict,
+    prediction,
+)
 from netweight.kernels_numpy_trellis import round_rd, trellis
 
 if TYPE_CHECKING:
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
     Uint16 = NDArray[np.uint16]
 
-__all__ = ["classes", "contexts", "decode", "encode", "histogram", "round_rd", "trellis"]
+__all__ = ["classes", "contexts", "decode", "encode", "histogram", "predict", "round_rd", "trellis"]
 
 LANES = 32
 PRECISION_BITS = 12
@@ -31,91 +40,6 @@ SLOTS = 1 << PRECISION_BITS
 LOW = 1 << 16  # a lane's state is never below it, and starts at it
 CENTRE = 128
 TOO_SHORT, WRONG_END = -1, -2
-
-
-# ---- contexts: what is known of a symbol before it is decoded
-
-
-def _predict(fine: Int16, segment: Segment, begin: int, end: int) -> NDArray[np.int32]:
-    """2 left + 2 up - corner for symbols begin .. end, from the fine indices before `end` - plane."""
-    plane, lag = segment.plane, segment.plane * segment.width
-    g = np.zeros(end - begin, np.int32)
-    at = begin
-    while at < end:  # one kernel position a turn
-        position = (segment.start + at) // plane
-        stop = min(end, (position + 1) * plane - segment.start)
-        y, x = divmod(position % segment.positions, segment.width)
-        for there, back, factor in ((x > 0, plane, 2), (y > 0, lag, 2), (x > 0 and y > 0, lag + plane, -1)):
-            first = max(at, back)
-            if there and first < stop:
-                g[first - begin : stop - begin] += factor * fine[first - back : stop - back].astype(np.int32)
-        at = stop
-    return g
-
-
-def _looks_at_neighbours(model: Model, segment: Segment) -> bool:
-    if model.levels == 1 or segment.plane == 0:
-        return False
-    if segment.plane < LANES:
-        raise ValueError(f"neighbours need kernel planes of at least {LANES} symbols, not {segment.plane}")
-    return True
-
-
-def _class_tables(model: Model, segment: Segment) -> Int64:
-    """First table of each symbol's class, int64 [n]."""
-    if segment.classes is None:
-        return np.zeros(segment.size, np.int64)
-    return segment.classes.astype(np.int64) * (model.levels * model.codebooks)
-
-
-def _levels(g: NDArray[np.int32], model: Model, segment: Segment, begin: int) -> Int64:
-    """How many thresholds of its class each |g| reaches, for symbols from `begin` on."""
-    size, level = np.abs(g), np.zeros(g.size, np.int64)
-    for j in range(4):
-        if segment.classes is None:
-            level += size >= model.thresholds[0, j]
-        else:
-            level += size >= model.thresholds[segment.classes[begin : begin + g.size], j]
-    return level
-
-
-def _flips(v: Int16, g: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Where the sign is coded relative to the prediction's; escapes are not, nor -127, whose flip would be one."""
-    flips: NDArray[np.bool_] = (g < 0) & (v >= 2 - CENTRE) & (v < CENTRE - 1)
-    return flips
-
-
-def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, Int16]:
-    """Symbols, table indices and fine indices of a segment whose integers are known."""
-    escape = (k < 1 - CENTRE) | (k > CENTRE - 2)
-    v = np.where(escape, np.where(k & 1, CENTRE - 1, -CENTRE), k).astype(np.int16)
-    table = _class_tables(model, segment)
-    fine = v
-    if model.codebooks == 2:
-        book = _codebooks(v, model)
-        fine = 2 * v - book * np.sign(v)
-        table += book
-    symbol = v
-    if _looks_at_neighbours(model, segment):
-        g = _predict(fine, segment, 0, segment.size)
-        table += _levels(g, model, segment, 0) * model.codebooks
-        symbol = np.where(_flips(v, g), -v, v)
-    return (symbol + CENTRE).astype(np.uint8), table.astype(np.uint16), fine.copy() if fine is v else fine
-
-
-def _codebooks(v: Int16, model: Model) -> Int16:
-    """Codebook in force at each symbol, 0 or 1; one integer holds all trellises, lane l's bit b at 32 b + l."""
-    steps = -(-v.size // LANES)
-    odd = np.zeros(steps * LANES, np.uint8)
-    odd[: v.size] = v & 1
-    spread0, spread1 = (sum(1 << LANES * b for b in range(8) if tap >> b & 1) for tap in (model.tap0, model.tap1))
-    state, mask, books = 0, (1 << LANES) - 1, []
-    for parity in np.packbits(odd, bitorder="little").view("<u4").tolist():
-        book = state & mask
-        books.append(book)
-        state = state >> LANES ^ book * spread0 ^ parity * spread1
-    bits = np.unpackbits(np.array(books, "<u4").view(np.uint8), bitorder="little")
-    return bits[: v.size].astype(np.int16)
 
 
 # ---- decoder
@@ -126,46 +50,58 @@ class _Stream:
 
     def __init__(self, chunk: bytes | memoryview, lanes: int) -> None:
         data = np.frombuffer(chunk, np.uint8)
-        self.x = data[: 4 * lanes].view("<u4").astype(np.int64)
-        count = (data.size - 4 * lanes) // 2
-        self.words = np.zeros(count + LANES, np.int64)  # a group may read past the end before that shows
-        self.words[:count] = data[4 * lanes : 4 * lanes + 2 * count].view("<u2")
-        self.count = count
+        self.lanes = np.zeros((2, lanes), np.int64)  # states of the coder, and of the trellises << 12
+        self.lanes[0] = data[: 4 * lanes].view("<u4")
+        self.count = (data.size - 4 * lanes) // 2
+        self.words = np.zeros(self.count + LANES, np.int64)  # a group may read past the end before that shows
+        self.words[: self.count] = data[4 * lanes : 4 * lanes + 2 * self.count].view("<u2")
         self.at = 0
 
-    def run(self, base: Int64, state: Int64, rows: Int64, slots: Int64) -> None:
+    @property
+    def ran_out(self) -> bool:
+        return self.at > self.count
+
+    def run(self, base: Int64, rows: Int64) -> Int64:
         """Decode groups of the first m lanes.
 
         Args:
             base: int64 [steps, m], first slot of each symbol's table without codebook.
-            state: int64 [m], trellis states << 12, changed in place.
             rows: int64 [T 4096, 3]: frequency, slot - cumulative, what the next trellis state is flipped by.
-            slots: int64 [steps, m], receives the row each symbol was found in.
+
+        Returns:
+            int64 [steps, m]: the row each symbol was found in.
         """
-        lanes = base.shape[1]
-        x, words, at, end = self.x[:lanes], self.words, self.at, self.count
-        entry = np.empty((lanes, rows.shape[1]), np.int64)
-        freq, bias, flip = entry[:, 0], entry[:, 1], entry[:, 2]
-        low = np.empty(lanes, np.bool_)
+        both = self.lanes[:, : base.shape[1]]
+        x, state = both
+        words, at, end = self.words, self.at, self.count
+        masks, shifts = np.empty_like(both), np.empty_like(both)
+        masks[0], masks[1], shifts[0], shifts[1] = SLOTS - 1, SLOTS, PRECISION_BITS, 1
+        masked, low, slots = np.empty_like(both), np.empty(x.size, np.bool_), np.empty_like(base)
+        slot_in_table, codebook = masked
+        entry = np.empty((x.size, 3), np.int64)
+        frequency, bias, flip = entry.T
+        floor, word_bits = np.array(LOW), np.array(16)  # a Python integer costs a conversion in each call
         for first, slot in zip(base, slots, strict=True):
-            np.bitwise_and(state, SLOTS, out=slot)
-            slot += first
-            slot += x & (SLOTS - 1)
+            np.bitwise_and(both, masks, out=masked)
+            np.add(slot_in_table, codebook, out=slot)
+            np.add(slot, first, out=slot)
             rows.take(slot, axis=0, out=entry, mode="clip")
-            np.right_shift(x, PRECISION_BITS, out=x)
-            np.multiply(x, freq, out=x)
+            np.right_shift(both, shifts, out=both)
+            np.multiply(x, frequency, out=x)
             np.add(x, bias, out=x)
-            np.right_shift(state, 1, out=state)
             np.bitwise_xor(state, flip, out=state)
-            np.less(x, LOW, out=low)
-            few = x[low]
-            few <<= 16
-            few |= words[at : at + few.size]
-            x[low] = few
-            at += few.size
+            np.less(x, floor, out=low)
+            few = low.nonzero()[0]
+            after = at + few.size
+            grown = x[few]
+            np.left_shift(grown, word_bits, out=grown)
+            np.bitwise_or(grown, words[at:after], out=grown)
+            x[few] = grown
+            at = after
             if at > end:
                 break
         self.at = at
+        return slots
 
 
 def decode(
@@ -184,49 +120,46 @@ def decode(
     symbols = (entries.reshape(-1) & 255).astype(np.int16)
     at = 0
     for segment in segments:
-        _decode_segment(stream, lanes, rows, symbols, model, segment, out[at : at + segment.size])
-        if stream.at > stream.count:
+        _decode_segment(stream, rows, symbols, model, segment, out[at : at + segment.size])
+        if stream.ran_out:
             return out, TOO_SHORT
         at += segment.size
-    return out, 4 * lanes + 2 * stream.at if bool((stream.x == LOW).all()) else WRONG_END
+    return out, 4 * lanes + 2 * stream.at if bool((stream.lanes[0] == LOW).all()) else WRONG_END
 
 
 def _rows(entries: NDArray[np.uint32], model: Model) -> Int64:
     """Decoder's table as `_Stream.run` takes it."""
-    flat = entries.reshape(-1).astype(np.int64)
-    rows = np.empty((flat.size, 3), np.int64)
-    rows[:, 0] = (flat >> 20) + 1
-    rows[:, 1] = flat >> 8 & (SLOTS - 1)
+    flat = entries.reshape(-1)
+    rows = np.zeros((flat.size, 3), np.int64)
+    np.right_shift(flat, 20, out=rows[:, 0])
+    rows[:, 0] += 1
+    np.bitwise_and(flat >> 8, SLOTS - 1, out=rows[:, 1])
     if model.codebooks == 2:
-        book = np.arange(flat.size) >> PRECISION_BITS & 1
-        rows[:, 2] = (book * model.tap0 ^ (flat & 1) * model.tap1) << PRECISION_BITS
-    else:
-        rows[:, 2] = 0
+        odd = (flat & 1).reshape(-1, 2, SLOTS)
+        flips = np.array([[0, model.tap1], [model.tap0, model.tap0 ^ model.tap1]], np.int64) << PRECISION_BITS
+        for book in range(2):
+            flips[book].take(odd[:, book], out=rows[:, 2].reshape(-1, 2, SLOTS)[:, book], mode="clip")
     return rows
 
 
-def _decode_segment(
-    stream: _Stream, lanes: int, rows: Int64, symbols: Int16, model: Model, segment: Segment, out: Int16
-) -> None:
-    neighbours = _looks_at_neighbours(model, segment)
-    base = _class_tables(model, segment)
+def _decode_segment(stream: _Stream, rows: Int64, symbols: Int16, model: Model, segment: Segment, out: Int16) -> None:
+    neighbours = looks_at_neighbours(model, segment)
+    base = class_tables(model, segment)
     if base.size and int(base.max()) + model.levels * model.codebooks > rows.shape[0] // SLOTS:
         raise ValueError(f"a class has no table among {rows.shape[0] // SLOTS}")
-    state = np.zeros(lanes, np.int64)
+    stream.lanes[1] = 0
+    lanes = stream.lanes.shape[1]
     whole = segment.size // lanes * lanes
     # Neighbours are at least a kernel plane back: a block no longer than one is looked at as a whole.
     block = segment.plane // lanes * lanes if neighbours else max(whole, 1)
     cuts = [*range(0, whole, block), whole] + ([segment.size] if whole < segment.size else [])
     for begin, end in pairwise(cuts):
-        table = base[begin:end]
-        g = None
+        table, g = base[begin:end], None
         if neighbours:
-            g = _predict(out, segment, begin, end)
-            table = table + _levels(g, model, segment, begin) * model.codebooks
-        width = lanes if end <= whole else end - begin
-        slots = np.zeros((max(end - begin, 0) // width, width), np.int64)
-        stream.run((table << PRECISION_BITS).reshape(slots.shape), state[:width], rows, slots)
-        if stream.at > stream.count:
+            g = prediction(out, segment, begin, end)
+            table = table + levels(g, model, segment, begin) * model.codebooks
+        slots = stream.run((table << PRECISION_BITS).reshape(-1, min(lanes, end - begin)), rows)
+        if stream.ran_out:
             return
         out[begin:end] = _fine(slots.reshape(-1), symbols, model, g)
 
@@ -235,7 +168,7 @@ def _fine(slots: Int64, symbols: Int16, model: Model, g: NDArray[np.int32] | Non
     """Fine indices of symbols found in these slots."""
     v: Int16 = symbols[slots] - np.int16(CENTRE)
     if g is not None:
-        v = np.where(_flips(v, g), -v, v)
+        v = np.where(flips(v, g), -v, v)
     if model.codebooks == 2:
         v = 2 * v - (slots >> PRECISION_BITS & 1).astype(np.int16) * np.sign(v)
     return v
@@ -260,12 +193,12 @@ def encode(symbol: Bytes, index: Uint16, lengths: Sequence[int], lanes: int, fre
     gap = SLOTS - f
     x = np.full(lanes, LOW, np.uint32)
     states, spill = np.empty_like(f), np.empty(f.shape, np.bool_)
-    quotient = np.empty_like(x)
+    quotient, word_bits = np.empty_like(x), np.array(16, np.uint32)
     for row in range(len(f) - 1, -1, -1):
         before, full = states[row], spill[row]
         before[:] = x
         np.greater(x, top[row], out=full)
-        np.right_shift(x, 16, out=x, where=full)
+        np.right_shift(x, word_bits, out=x, where=full)
         np.floor_divide(x, f[row], out=quotient)
         np.multiply(quotient, gap[row], out=quotient)
         np.add(x, quotient, out=x)

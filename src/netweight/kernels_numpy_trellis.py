@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LANES = 32
 CENTRE = 128
 FAR = 1 << 28
+BLOCK = 1 << 14  # symbols whose candidates are found at once, so that they stay in cache
 
 
 def _symbols(k: Int32) -> Int32:
@@ -50,19 +51,23 @@ def round_rd(u: Float32, index: NDArray[np.uint16], rate: Int32) -> Int16:
     return (sign * best).astype(np.int16)
 
 
-def _candidates(u: Float32, index: NDArray[np.uint16], rate: Int32) -> tuple[Int32, Int16]:
-    """Cost and value of the cheapest integer of each branch 2 codebook + parity: [4, n] each.
+def _candidates(u: Float32, index: NDArray[np.uint16], rate: Int32, costs: Int32, values: Int16) -> None:
+    """Cost and value of the cheapest integer of each branch 2 codebook + parity, into arrays [4, n].
 
     Of the four around k = floor((|u| + codebook) / 2), k - 1 .. k + 2; of two as cheap, the smaller.
     """
     a, sign = _magnitudes(u)
     flat, start = rate.reshape(-1), index.astype(np.int64) * 512
-    costs, values = np.empty((4, u.size), np.int32), np.empty((4, u.size), np.int16)
+    tame = not a.size or float(a.max()) < 2 * CENTRE - 16  # no escape among the candidates
     for book in range(2):
         k = ((a + np.float32(book)) * np.float32(0.5)).astype(np.int32)
         twice = a - (2 * k).astype(np.float32)
         table = start + 256 * book
-        below, here, above, far = (flat[table + _symbols(sign * (k + j))] for j in (-1, 0, 1, 2))
+        if tame:
+            here_at = table + CENTRE + sign * k
+            below, here, above, far = (flat[here_at + j * sign] for j in (-1, 0, 1, 2))
+        else:
+            below, here, above, far = (flat[table + _symbols(sign * (k + j))] for j in (-1, 0, 1, 2))
         around = (k > 1).astype(np.int32) - (k < 1)
         below += _squares(twice + (2 + book * around).astype(np.float32))
         here += _squares(twice + (book * (k > 0)).astype(np.float32))
@@ -70,10 +75,9 @@ def _candidates(u: Float32, index: NDArray[np.uint16], rate: Int32) -> tuple[Int
         far += _squares(twice + np.float32(book - 4))
         odd = (k & 1).astype(np.bool_)
         same, other = np.minimum(here, far), np.minimum(below, above)
-        same_k, other_k = sign * np.where(far < here, k + 2, k), sign * np.where(above < below, k + 1, k - 1)
+        same_k, other_k = sign * (k + 2 * (far < here)), sign * (k - 1 + 2 * (above < below))
         costs[2 * book], costs[2 * book + 1] = np.where(odd, other, same), np.where(odd, same, other)
         values[2 * book], values[2 * book + 1] = np.where(odd, other_k, same_k), np.where(odd, same_k, other_k)
-    return costs, values
 
 
 def _merges(bits: int, tap0: int, tap1: int) -> NDArray[np.int64]:
@@ -90,40 +94,40 @@ def _merges(bits: int, tap0: int, tap1: int) -> NDArray[np.int64]:
 def trellis(u: Float32, index: NDArray[np.uint16], rate: Int32, bits: int, tap0: int, tap1: int) -> Int16:
     """Integers of the cheapest path of each lane through a trellis of 2^bits states; rate int32 [T, 2, 256]."""
     n, states, steps = u.size, 1 << bits, -(-u.size // LANES)
+    u, rate = np.asarray(u, np.float32), np.asarray(rate, np.int32)
+    cost, value = np.zeros((4, steps * LANES), np.int32), np.zeros((4, steps * LANES), np.int16)
+    for at in range(0, n, BLOCK):
+        part = slice(at, min(at + BLOCK, n))
+        _candidates(u[part], index[part], rate, cost[:, part], value[:, part])
     into = _merges(bits, tap0, tap1)
-    cost, value = _candidates(np.asarray(u, np.float32), index, np.asarray(rate, np.int32))
-    costs = np.zeros((steps, 4, LANES), np.int32)
-    for branch in range(4):
-        padded = np.zeros(steps * LANES, np.int32)
-        padded[:n] = cost[branch]
-        costs[:, branch] = padded.reshape(steps, LANES)
-    choice = np.empty((steps, states * LANES // 8), np.uint8)
-    old = np.full((states // 2, 2, 1, LANES), FAR, np.int32)
-    old[0, 0] = 0
-    new = old.reshape(states, LANES)
-    sums = np.empty((states // 2, 2, 2, LANES), np.int32)
-    arrivals = np.empty((2, states, LANES), np.int32)
-    second = np.empty((states, LANES), np.bool_)
-    for branch_costs, chosen in zip(costs.reshape(steps, 2, 2, LANES), choice, strict=True):
-        np.add(old, branch_costs, out=sums)
-        sums.reshape(-1, LANES).take(into, axis=0, out=arrivals, mode="clip")
-        np.greater(arrivals[0], arrivals[1], out=second)
-        np.minimum(arrivals[0], arrivals[1], out=new)
-        chosen[:] = np.packbits(second, bitorder="little")
-    path = _trace(choice, into, np.argmin(new, axis=0)).reshape(-1)[:n]
-    chosen_values: Int16 = value[path, np.arange(n)]
-    return chosen_values
+    source, branch = into >> 1, into & 3  # transition 2 s + parity takes branch 2 (s mod 2) + parity
+    total = np.full((states, LANES), FAR, np.int32)
+    total[0] = 0
+    arrivals, added = np.empty((2, states, LANES), np.int32), np.empty((2, states, LANES), np.int32)
+    first, second = arrivals
+    later, choices = np.empty((states, LANES), np.bool_), []
+    for step_cost in np.ascontiguousarray(cost.reshape(4, steps, LANES).swapaxes(0, 1)):
+        total.take(source, axis=0, out=arrivals, mode="clip")
+        step_cost.take(branch, axis=0, out=added, mode="clip")
+        np.add(arrivals, added, out=arrivals)
+        np.greater(first, second, out=later)
+        np.minimum(first, second, out=total)
+        choices.append(np.packbits(later))
+    path = _trace(choices, into, np.argmin(total, axis=0)).reshape(-1)[:n]
+    chosen: Int16 = value[path, np.arange(n)]
+    return chosen
 
 
-def _trace(choice: NDArray[np.uint8], into: NDArray[np.int64], state: NDArray[np.int64]) -> NDArray[np.int64]:
+def _trace(choices: list[NDArray[np.uint8]], into: NDArray[np.int64], state: NDArray[np.int64]) -> NDArray[np.int64]:
     """Branches of the paths that end in these states of the lanes, int64 [steps, 32]."""
-    states = into.shape[1]
-    flat = into.reshape(-1)
     lane = np.arange(LANES)
-    byte, bit = lane >> 3, (lane & 7).astype(np.uint8)
-    out = np.empty((len(choice), LANES), np.int64)
-    for row in range(len(choice) - 1, -1, -1):
-        which = choice[row].take(state * 4 + byte) >> bit & 1
-        out[row] = flat.take(which * np.int64(states) + state)
-        state = out[row] >> 1
-    return out & 3
+    before = ((into >> 1)[:, :, None] * LANES + lane).reshape(-1)  # place s 32 + lane one step earlier
+    half, place = np.array(into[0].size * LANES), state * LANES + lane
+    arrival, later = np.empty((len(choices), LANES), np.int64), np.empty(LANES, np.uint8)
+    for choice, row in zip(reversed(choices), arrival[::-1], strict=True):
+        np.unpackbits(choice).take(place, out=later, mode="clip")
+        np.multiply(later, half, out=row)
+        np.add(row, place, out=row)
+        before.take(row, out=place, mode="clip")
+    branches: NDArray[np.int64] = (into & 3).reshape(-1)[arrival // LANES]
+    return branches
