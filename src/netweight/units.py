@@ -11,13 +11,13 @@ from netweight.errors import UsageError
 
 __all__ = ["format_bits", "format_bytes", "format_count", "format_seconds", "parse_size"]
 
-_DECIMAL = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE | re.ASCII)
+_DECIMAL = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE = re.compile(r"\s*(\d[\d_]*(?:\.\d+)?|\.\d+)\s*([kmgtp]?)(i?)b?\s*", re.IGNORECASE | re.ASCII)
 _MAX_SIZE_BYTES = 2**63 - 1
 
 
 def parse_size(size: str | SupportsIndex) -> int:
-    """Read a file size; decimal units as disks count, KiB/MiB/GiB/TiB as memory counts.
+    """Read a file size; decimal units as disks count, KiB, MiB, GiB ... as memory counts.
 
     Args:
         size: a number of bytes, or text such as "4MB", "400 kB", "1.5 GiB", "4000000".
