@@ -1,0 +1,1 @@
+"""Stage 5, tensor <-> integers: one file a method, and the list of what there is."""

@@ -1,0 +1,122 @@
+"""The contract of a codec: a tensor becomes integers, and integers become the tensor.
+
+A codec is one final class in one file, or in a package with the entry point group `netweight.codecs`. It makes integers and a few
+real numbers; the coder makes bytes of them. A codec never sees a byte, and its decoder does exact arithmetic only: integers, table
+look-ups, element-wise IEEE multiplication and addition in a stated order.
+
+Two classes may share an id only if each can read what the other wrote; a changed stream is a new version.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.entropy.stream import IntStream
+from netweight.kernels import Float32
+
+STEPS_PER_OCTAVE = 128
+
+
+def step_of(q: int) -> float:
+    """Step of a quantiser: (128 + q mod 128) 2^(q div 128 - 7), exact in binary.
+
+    The step grows by 0.5 to 0.8 % from one q to the next, so one tensor alone can meet a size to 0.01 bit a weight.
+
+    >>> step_of(0), step_of(64), step_of(-128)
+    (1.0, 1.5, 0.5)
+    """
+    return float(np.ldexp(STEPS_PER_OCTAVE + q % STEPS_PER_OCTAVE, q // STEPS_PER_OCTAVE - 7))
+
+
+def index_of(step: float) -> int:
+    """The q whose step is the largest one not above `step`."""
+    mantissa, exponent = np.frexp(step)
+    return (int(exponent) - 1) * STEPS_PER_OCTAVE + int(2 * STEPS_PER_OCTAVE * float(mantissa)) - STEPS_PER_OCTAVE
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is known of the importance of one tensor: loss = 1/2 sum_i I_i (w_i - w'_i)^2.
+
+    Attributes:
+        weight: the factor of all I_i.
+        relative: I_i = weight / w_i^2 instead of I_i = weight.
+    """
+
+    weight: float = 1.0
+    relative: bool = False
+
+    def loss(self, w: Float32, error: NDArray[np.floating]) -> float:
+        """Half the weighted sum of squares of an error."""
+        e = error.astype(np.float64)
+        if self.relative:
+            e = np.divide(e, w, out=np.zeros_like(e), where=w != 0)
+        return 0.5 * self.weight * float(np.sum(e * e))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One way to code a tensor, and what it costs.
+
+    Attributes:
+        bits: of the file, all of the tensor's share.
+        loss: in the unit of the importance; nats with measured importance.
+        codec: id.
+        knob: the codec's integer.
+    """
+
+    bits: float
+    loss: float
+    codec: str = ""
+    knob: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A coded tensor, before the coder.
+
+    Attributes:
+        streams: integers by name; the coder's business.
+        reals: small float32 arrays by name.
+        params: JSON integers by name.
+        bits: log2 of the states of the trellis the streams go through, 0 for none.
+    """
+
+    streams: Mapping[str, IntStream]
+    reals: Mapping[str, Float32] = field(default_factory=dict)
+    params: Mapping[str, int] = field(default_factory=dict)
+    bits: int = 0
+
+
+class Codec(ABC):
+    """A family of approximations of a tensor, ordered by one integer knob."""
+
+    id: ClassVar[str]
+    version: ClassVar[int]
+
+    @abstractmethod
+    def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
+        """Predict what the knobs worth trying would cost: bits within 2 % + 64 bytes, loss within 2 %.
+
+        Args:
+            w: float32, the tensor in its shape; finite.
+            stat: its importance.
+        """
+
+    @abstractmethod
+    def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
+        """Make the integers of the tensor at a knob; may use anything, but gives the same parts for the same input."""
+
+    @abstractmethod
+    def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:
+        """Rebuild the tensor.
+
+        Args:
+            parts: what `encode` gave, its streams without integers.
+            fine: what the coder decoded for each stream, in scan order: the integers, or the fine indices behind a trellis.
+            shape: of the tensor.
+        """

@@ -1,0 +1,161 @@
+"""Rate-distortion optimised quantisation onto a grid of one step, with or without a trellis: what `uniform` and `trellis` share.
+
+For weights u in fine steps: choose integers with the least sum of (u - r)^2 + kappa bits, where the bits are those of the tables the
+coder will use: estimated by class from a Laplacian first, then from the integers of a first pass. The reconstruction is refitted, w' =
+alpha r with alpha = <w, r> / <r, r>, so that w' is orthogonal to its error (golden rule 1 of Gao et al. 2019).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight import kernels
+from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout, Levels, segment
+from netweight.entropy.stream import model_of, symmetric, table_count
+from netweight.entropy.trellis import TAPS
+from netweight.kernels import Float32, Int16, Int32, Model, Segment
+
+METRIC = 1024  # costs are integers in 2^-10 fine steps squared
+FIRST_BITS = 3  # states of the first pass, which only trains the tables
+PRIOR_COUNT = 16.0
+BLOCK = 1 << 16
+MIRROR = (256 - np.arange(256)) % 256  # symbol of -v
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A quantiser family.
+
+    Attributes:
+        bits: log2 of the trellis' states, 0 for plain rounding.
+        kappa: price of a bit in fine steps squared.
+    """
+
+    bits: int
+    kappa: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """Integers and what they cost.
+
+    Attributes:
+        k: int16 [n], scan order.
+        fine: int16 [n], fine indices with escapes clipped.
+        counts: int64 [T, 256] of symbols.
+    """
+
+    k: Int16
+    fine: Int16
+    counts: NDArray[np.int64]
+
+
+@lru_cache(maxsize=8)
+def prior(codebooks: int, levels: int) -> NDArray[np.float64]:
+    """Probability of each symbol by table for Laplacian weights of the class' scale: [T, 256]."""
+    v = np.arange(256) - 128
+    out = np.zeros((CLASSES, levels, codebooks, 256))
+    for c in range(CLASSES):
+        spread = 2.0 ** ((c - UNIT_CLASS) / 4) / np.sqrt(2)
+        for codebook in range(codebooks):
+            fine = np.abs(v) if codebooks == 1 else 2 * np.abs(v) - codebook * (v != 0)
+            p = np.exp(-fine / max(spread, 0.25)) + 1e-9
+            out[c, :, codebook] = p / p.sum()
+    return out.reshape(-1, 256)
+
+
+def price(counts: NDArray[np.float64], kappa: float) -> Int32:
+    """Rate of each symbol by table in the metric of the search: int32 [T, 256]."""
+    p = counts / counts.sum(axis=1, keepdims=True)
+    bits = -np.log2(np.maximum(p, 1e-9))
+    bits[:, [0, 255]] = 28.0
+    return np.minimum(np.rint(METRIC * kappa * bits), 2.0**24).astype(np.int32)
+
+
+def run_of(layout: Layout, levels: Levels) -> int:
+    """Log2 of a chunk's symbols: the smallest of 2^17 .. 2^20 that is likely to fill 50 kB."""
+    sample = levels.classes(layout, 0, min(layout.size, 1 << 14))
+    bits = float(np.maximum(0.1, (sample.astype(np.float64) - UNIT_CLASS) / 4 + 1).mean()) if sample.size else 1.0
+    return 17 if bits >= 3.2 else 18 if bits >= 1.6 else 19 if bits >= 0.8 else 20
+
+
+def pieces(layout: Layout, levels: Levels, run: int) -> Iterator[tuple[slice, Segment]]:
+    """Runs of a scan, as the coder will cut it."""
+    for at in range(0, layout.size, 1 << run):
+        size = min(1 << run, layout.size - at)
+        yield slice(at, at + size), segment(layout, levels, at, size)
+
+
+def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid, run: int) -> Quantised:
+    """Choose integers for weights in scan order.
+
+    Args:
+        x: float32 [n]; |x| / step below 30,000.
+        layout: the scan.
+        levels: classes, for this step.
+        step: fine step.
+        grid: which search.
+        run: log2 of a chunk's symbols; the trellis starts anew in each.
+    """
+    model = model_of(grid.bits, layout.plane > 0)
+    known = prior(model.codebooks, model.levels) * PRIOR_COUNT
+    same = symmetric(model)
+    inverse = np.float32(1.0 / step)
+    k = np.zeros(x.size, np.int16)
+    fine = np.zeros(x.size, np.int16)
+    rate = price(known, grid.kappa)
+    for bits in (min(FIRST_BITS, grid.bits), grid.bits):
+        counts = np.zeros((table_count(model), 256), np.int64)
+        for where, piece in pieces(layout, levels, run):
+            u = x[where] * inverse
+            if bits != grid.bits or not grid.bits:
+                fine[where] = np.rint(u)
+            k[where] = _search(u, fine[where], piece, model, rate, bits)
+            symbol, index, fine[where] = kernels.contexts(k[where], model, piece)
+            counts += kernels.histogram(symbol, index, table_count(model))
+        learnt = counts + known
+        learnt[same] += learnt[same][:, MIRROR]
+        rate = price(learnt, grid.kappa)
+    return Quantised(k, fine, counts)
+
+
+def _search(u: Float32, guess: Int16, piece: Segment, model: Model, rate: Int32, bits: int) -> Int16:
+    """Search one run; the neighbours' contexts come from the fine indices guessed so far."""
+    if model.levels > 1:
+        index, flip = kernels.predict(guess, model, piece)
+        sign = 1 - 2 * flip.astype(np.int16)
+        u = u * sign.astype(np.float32)
+    else:
+        index = np.zeros(u.size, np.uint16) if piece.classes is None else piece.classes.astype(np.uint16)
+        sign = None
+    if bits:
+        k = kernels.trellis(u, index, rate.reshape(-1, 2, 256), bits, *TAPS[bits])
+    else:
+        k = kernels.round_rd(u, index, rate)
+    return k if sign is None else k * sign
+
+
+def refit(x: Float32, fine: NDArray[np.signedinteger]) -> np.float32:
+    """Give the scale alpha = <x, r> / <r, r> that makes alpha r orthogonal to x - alpha r; 0 where r is 0.
+
+    Summed in blocks in a fixed order: the same on any number of threads.
+    """
+    cross = square = 0.0
+    for at in range(0, x.size, BLOCK):
+        r = fine[at : at + BLOCK].astype(np.float64)
+        cross += float(np.sum(r * x[at : at + BLOCK]))
+        square += float(np.sum(r * r))
+    return np.float32(cross / square) if square else np.float32(0.0)
+
+
+def code_bits(counts: NDArray[np.int64]) -> tuple[float, int]:
+    """Entropy of symbols given their tables, corrected for the tables' being fitted to few (Miller-Madow), and how many cells are used."""
+    totals = counts.sum(axis=1)
+    used = counts > 0
+    n = counts[used].astype(np.float64)
+    ideal = float(np.sum(totals[totals > 0] * np.log2(totals[totals > 0]))) - float(np.sum(n * np.log2(n)))
+    cells = int(used.sum())
+    return ideal + 0.72 * (cells - int((totals > 0).sum())), cells

@@ -1,0 +1,79 @@
+"""Predict the rate and the loss of a grid quantiser at many steps from a sample of a tensor's rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from netweight.codecs.base import Point, Stat, index_of, step_of
+from netweight.codecs.lattice import Grid, code_bits, quantise, refit
+from netweight.codecs.scales import Scales, scales
+from netweight.entropy.layout import UNIT_CLASS, Layout
+from netweight.entropy.stream import IntStream
+from netweight.kernels import LANES, Float32
+
+SAMPLE = 1 << 16
+WIDEST_ROW = 1 << 13
+POOLED = 1 << 17  # tensors of at most so many weights share chunks and tables with others
+TABLE_CELL_BITS = 2.2
+CHUNK_BITS = 8 * 110.0  # lane states, checksum and length
+ENTRY_BITS = 8 * 14.0  # a tensor's share of the header: name, shape, scale
+LARGEST = 15000.0  # magnitude in fine steps: below it all indices fit 16 bits
+
+
+def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]) -> list[Point]:
+    """Quantise a sample at steps that put the tensor's scale into these classes.
+
+    Args:
+        codec: id, for the points.
+        w: the tensor in its shape.
+        stat: importance.
+        grid: the quantiser.
+        classes: 8 is a scale of one fine step, four classes an octave.
+    """
+    layout = Layout.of(w.shape)
+    whole = scales(w, layout)
+    if whole.log2 < -900:
+        return [Point(ENTRY_BITS, 0.0, codec, 0)]
+    x, part, of_part = _sample(w, layout, whole)
+    largest = float(np.max(np.abs(w)))
+    grown = layout.size / x.size
+    points = []
+    for c in classes:
+        q = index_of(2.0 ** (whole.log2 - (c - UNIT_CLASS) / 4))
+        step = step_of(q)
+        if largest / step > LARGEST:
+            continue
+        found = quantise(x, part, of_part.levels(step), step, grid, 17)
+        entropy, cells = code_bits(found.counts)
+        error = x - found.fine * refit(x, found.fine)
+        bits = entropy * grown + overhead_bits(layout, whole, cells, entropy * grown)
+        points.append(Point(bits, stat.loss(x, error) * grown, codec, q))
+    return points
+
+
+def overhead_bits(layout: Layout, whole: Scales, cells: int, payload_bits: float) -> float:
+    """What a tensor pays besides its symbols: levels, tables, chunks, header; shares of them where it is pooled."""
+    bits = ENTRY_BITS
+    for level in (whole.row, whole.column):
+        if level is not None:
+            _, counts = np.unique(level, return_counts=True)
+            bits += float(np.sum(counts * np.log2(level.size / counts))) + 4 * counts.size
+    share = min(1.0, layout.size / POOLED)
+    chunks = max(share, payload_bits / 8 / 75e3 if layout.size > POOLED else 0.0)
+    return bits + cells * TABLE_CELL_BITS * share + CHUNK_BITS * chunks
+
+
+def _sample(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout, Scales]:
+    """Rows spread over the tensor, about 65,536 weights, in scan order, with their layout and scales."""
+    cube = w.reshape(layout.rows, layout.columns, layout.positions)
+    columns = min(layout.columns, max(LANES, WIDEST_ROW // layout.positions))
+    least = 1 if layout.order == "oik" else -(-LANES // columns)
+    rows = min(layout.rows, max(least, SAMPLE // (columns * layout.positions)))
+    chosen = np.linspace(0, layout.rows - 1, rows).astype(np.intp) if rows < layout.rows else np.arange(layout.rows)
+    part = Layout(rows, columns, layout.positions, layout.width, layout.order)
+    return part.scan(np.ascontiguousarray(cube[chosen, :columns])), part, whole.part(chosen, slice(columns))
+
+
+def stream_of(k: np.ndarray, layout: Layout, whole: Scales, step: float, run: int, shift: int = 0) -> IntStream:  # type: ignore[type-arg]
+    """Integers with the levels of a tensor: class units of this step, less the low bits."""
+    return IntStream(k, layout, whole.levels(step * 2.0**shift), shift, run)
