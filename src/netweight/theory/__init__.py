@@ -2,7 +2,8 @@
 
 The folder stands alone (NumPy and the standard library) and every module answers one question:
 
-    gaussian         R(D) of a Gaussian weight vector under any input covariance, and a code that reaches it
+    gaussian         R(D) of independent Gaussian weights by weighted water-filling, and a code that reaches it
+    correlated       the same for correlated weights and inputs, beside the looser bound that is printed for them
     universal        the same when the decoder does not know the input covariance
     general          lower bounds for any law: Lemma 1 of Gao et al., Shannon's lower bound, an entropy estimate
     laplace          R(D) of Laplacian and exponential weights under absolute error, and codes that reach it

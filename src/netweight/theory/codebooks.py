@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import Array, nonnegative, refuse, vector
+from netweight.theory.checks import Array, nonnegative, refuse, vector
 
 # O(k m^2) time and O(m^2) memory; the codec works on a histogram instead.
 MAX_WEIGHTS = 4000

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, positive, refuse, vector
+from netweight.theory.checks import Array, positive, refuse, vector
 
 
 def _magnitudes(w: ArrayLike) -> Array:

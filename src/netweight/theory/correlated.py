@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import gaussian
-from .checks import Array, covariance, finite
+from netweight.theory import gaussian
+from netweight.theory.checks import Array, covariance, finite
 
 
 def square_root(matrix: ArrayLike) -> Array:
@@ -53,7 +53,7 @@ def components(cov_w: ArrayLike, cov_x: ArrayLike) -> Array:
     """
     sw = covariance("cov_w", cov_w)
     root = square_root(covariance("cov_x", cov_x, sw.shape[0]))
-    return np.maximum(np.linalg.eigvalsh(root @ sw @ root)[::-1], 0.0)
+    return np.asarray(np.maximum(np.linalg.eigvalsh(root @ sw @ root)[::-1], 0.0))
 
 
 def paper_bound_nats(cov_w: ArrayLike, weights: ArrayLike, distortion: ArrayLike) -> Array:
@@ -85,8 +85,8 @@ def paper_bound_nats(cov_w: ArrayLike, weights: ArrayLike, distortion: ArrayLike
 def code(w: ArrayLike, cov_w: ArrayLike, cov_x: ArrayLike, distortion: float, rng: np.random.Generator) -> Array:
     """Reach the exact R(D) for correlated weights and inputs by coding in the joint eigenbasis.
 
-    T = Sigma_X^(1/2) W is coded by `gaussian.code` along the eigenvectors of Sigma_X^(1/2) Sigma_W Sigma_X^(1/2) and mapped back
-    by the pseudo-inverse; directions the inputs never excite come back as zero and cost nothing.
+    T = Sigma_X^(1/2) W is coded by `gaussian.code` along the eigenvectors of Sigma_X^(1/2) Sigma_W Sigma_X^(1/2) and
+    mapped back by the pseudo-inverse; directions the inputs never excite come back as zero and cost nothing.
 
     Args:
         w: draws of W ~ N(0, Sigma_W), shape (..., m).

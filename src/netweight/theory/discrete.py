@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, nonnegative, positive, refuse, vector
+from netweight.theory.checks import Array, finite, nonnegative, positive, refuse, vector
 
 # Exponent of the over-relaxed update; 60 needs a tenth of the iterations of 1 on smooth sources, 200 overshoots.
 MAX_POWER = 60.0

@@ -13,8 +13,8 @@ from math import exp, log
 
 import numpy as np
 
-from .checks import Array, positive, refuse
-from .scalar import GeneralizedGaussian
+from netweight.theory.checks import Array, positive, refuse
+from netweight.theory.scalar import GeneralizedGaussian
 
 # Probability left out beyond the last bin is below exp(-40); bins are capped so that absurd steps fail loudly.
 _TAIL = 40.0

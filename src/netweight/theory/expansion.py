@@ -11,7 +11,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, refuse
+from netweight.theory.checks import Array, finite, refuse
 
 Divergence = Literal["kl", "reverse_kl", "squared_hellinger", "jensen_shannon"]
 

@@ -1,7 +1,7 @@
 """R(D) of independent Gaussian weights: reverse water-filling with weights, and the code that reaches it.
 
-A linear model w^T x with uncorrelated inputs, E x_i^2 = l_i, loses d(w, v) = sum_i l_i (w_i - v_i)^2. Theorem 2 of Gao et
-al. fills vessels of capacity c_i = l_i E W_i^2 to one volume mu. `correlated` reduces everything else to this case.
+A linear model w^T x with uncorrelated inputs, E x_i^2 = l_i, loses d(w, v) = sum_i l_i (w_i - v_i)^2. Theorem 2 of Gao
+et al. fills vessels of capacity c_i = l_i E W_i^2 to one volume mu. `correlated` reduces everything else to this case.
 Letters: m weights, l_i = E x_i^2.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, nonnegative, positive, refuse, vector
+from netweight.theory.checks import Array, finite, nonnegative, positive, refuse, vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

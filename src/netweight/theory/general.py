@@ -11,8 +11,8 @@ from math import e, lgamma, log, pi
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, nonnegative, positive, refuse, vector
-from .gaussian import waterfill
+from netweight.theory.checks import Array, finite, nonnegative, positive, refuse, vector
+from netweight.theory.gaussian import waterfill
 
 
 def gaussian_entropy_nats(cov: ArrayLike) -> float:

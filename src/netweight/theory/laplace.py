@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, nonnegative, positive, refuse
+from netweight.theory.checks import Array, finite, nonnegative, positive, refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,9 @@ def rate_nats(distortion: ArrayLike, scale: float = 1.0) -> Array:
 
     Source: Isik et al., rate-distortion theorem for Laplacian weights.
     """
+    d, unit = nonnegative("distortion", distortion), positive("scale", scale)
     with np.errstate(divide="ignore"):
-        return np.asarray(
-            np.maximum(np.log(positive("scale", scale)) - np.log(nonnegative("distortion", distortion)), 0.0)
-        )
+        return np.asarray(np.maximum(np.log(unit) - np.log(d), 0.0))
 
 
 def distortion_at(rate_nats: ArrayLike, scale: float = 1.0) -> Array:

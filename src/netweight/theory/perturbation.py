@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, refuse
+from netweight.theory.checks import Array, finite, refuse
 
 Norm = Literal["l1", "column", "frobenius"]
 

@@ -12,7 +12,7 @@ from math import ceil, log, log2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, nonnegative, positive, refuse, vector
+from netweight.theory.checks import Array, nonnegative, positive, refuse, vector
 
 
 def _counts(counts: ArrayLike) -> Array:

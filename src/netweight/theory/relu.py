@@ -17,7 +17,7 @@ from math import factorial, pi, sqrt
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, covariance, finite, refuse, vector
+from netweight.theory.checks import Array, covariance, finite, refuse, vector
 
 # 20 choose 10 subsets of float64 rows are 30 MB; beyond that a brute force is a mistake.
 MAX_WEIGHTS = 20

@@ -13,9 +13,9 @@ from math import erf, exp, gamma, lgamma, log
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, finite, nonnegative, positive, refuse, vector
-from .discrete import Solution, solve
-from .general import shannon_lower_bound_nats
+from netweight.theory.checks import Array, finite, nonnegative, positive, refuse, vector
+from netweight.theory.discrete import Solution, solve
+from netweight.theory.general import shannon_lower_bound_nats
 
 
 def lower_gamma(a: float, x: ArrayLike) -> Array:

@@ -13,7 +13,7 @@ from math import log, log2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import Array, nonnegative, positive, refuse, vector
+from netweight.theory.checks import Array, nonnegative, positive, refuse, vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +103,8 @@ def ladder(magnitudes: ArrayLike, start: float = 12.0, ratio: float = 0.9, stop:
     """Refine all weights above a threshold at once, thresholds falling geometrically against the mean residual.
 
     Level k sends the set S_k = {residual > start ratio^k mean residual}, at the ideal log2 C(n, |S_k|) bits, and one
-    raw sign bit the first time a weight leaves zero; every member is lowered by the threshold. Thresholds cost nothing: the
-    decoder knows the mean residual.
+    raw sign bit the first time a weight leaves zero; every member is lowered by the threshold. Thresholds cost nothing:
+    the decoder knows the mean residual.
 
     Args:
         magnitudes: u >= 0, shape (n,).

@@ -1,8 +1,8 @@
 """The price of a decoder that does not know the input covariance.
 
 The encoder sees Sigma_X with eigenvalues lam_k, the decoder only a codebook drawn from N(0, tau^2 I). Along eigenvector
-k the best Gaussian channel is V = B_k W + N(0, N_k), B_k = lam_k / (lam_k + mu), N_k = theta / (lam_k + mu), a ridge with
-mu = theta / tau^2. With s_k the variance of W along k, the codebook variance that fits its own output is
+k the best Gaussian channel is V = B_k W + N(0, N_k), B_k = lam_k / (lam_k + mu), N_k = theta / (lam_k + mu), a ridge
+with mu = theta / tau^2. With s_k the variance of W along k, the codebook variance that fits its own output is
 
     tau^2 = sum_k s_k B_k^2 / sum_k B_k,
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import Array, nonnegative, refuse, vector
+from netweight.theory.checks import Array, nonnegative, refuse, vector
 
 # Bisection on ln mu; the bracket reaches rates of 60 nats a weight above and 1e-12 below.
 _STEPS = 120
