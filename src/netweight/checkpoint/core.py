@@ -132,6 +132,8 @@ class Checkpoint:
         Raises:
             UsageError: there is no such tensor, or the checkpoint is closed.
         """
+        if self._closed:
+            raise UsageError(f"The checkpoint {self.source} is closed.", "Open it again to read from it.")
         try:
             tensors, own_name = self._home[self.ties.get(name, name)]
         except KeyError:

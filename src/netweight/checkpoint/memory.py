@@ -68,7 +68,7 @@ class HeldTensors:
         owners: dict[Hashable, str] = {}
         for name, tensor in tensors.items():
             if not isinstance(name, str):
-                raise UsageError(f"{source} has the key {short(name)}, which is no string.", "Name every tensor.")
+                raise UsageError(f"The key {short(name)} of {source} is no string.", "Name every tensor.")
             info, identity = _describe(name, tensor, source)
             if limit_bytes is not None and info.nbytes > limit_bytes:
                 raise FormatError(

@@ -11,7 +11,7 @@ import numpy as np
 from netweight.atomic import atomic_file
 from netweight.checkpoint.header import MAX_HEADER_BYTES, damaged, format_header, parse_header, short
 from netweight.dtypes import ALIGNMENT_ORDER, bits_per_element, storage_dtype
-from netweight.errors import FormatError, OutputError, UsageError
+from netweight.errors import FormatError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +49,6 @@ class SafetensorsFile:
             ) from error
         except ValueError:  # shorter than a moment ago
             raise damaged(f"{source} shrank below {size_bytes:,} bytes while it was opened.") from None
-        self._source = source
         self._data_at = _LENGTH_BYTES + header_bytes
         self.infos, self._begins, self.metadata = parse_header(text, size_bytes - self._data_at, source)
         self.ties: dict[str, str] = {}
@@ -61,8 +60,7 @@ class SafetensorsFile:
 
     def read(self, name: str) -> Array:
         """Storage of a tensor: a read-only view of the memory map, or a copy where the file does not align it."""
-        if self._map is None:
-            raise UsageError(f"{self._source} is closed.", "Open the checkpoint again to read from it.")
+        assert self._map is not None, "closed"
         info = self.infos[name]
         dtype = storage_dtype(info.dtype)
         if not info.nbytes:

@@ -39,7 +39,7 @@ def open_torch(path: Path, source: str) -> tuple[HeldTensors, str]:
         UsageError: torch is not installed.
         FormatError: the file is damaged, holds more than tensors, or is of the old format that cannot be mapped.
     """
-    _require_zip(path, source)
+    _require_plain_zip(path, source)
     loaded = _load(path, source)
     key, tensors = _find_tensors(loaded, source)
     if key:
@@ -49,7 +49,7 @@ def open_torch(path: Path, source: str) -> tuple[HeldTensors, str]:
     return HeldTensors(tensors, f"{source}[{key}]" if key else source, limit_bytes), key
 
 
-def _require_zip(path: Path, source: str) -> None:
+def _require_plain_zip(path: Path, source: str) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(len(LEGACY_MAGIC))
@@ -66,9 +66,12 @@ def _require_zip(path: Path, source: str) -> None:
         raise damaged(f"{source} begins with {magic[:4]!r}, but a file by torch.save begins with {ZIP_MAGIC!r}.")
     try:
         with zipfile.ZipFile(path) as archive:
-            packed = next((entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED), None)
+            entries = archive.infolist()
     except Exception:  # zipfile raises many kinds for damaged files
         raise damaged(f"{source} of {path.stat().st_size:,} bytes has no sound table of contents.") from None
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise FormatError(f"{source} is a TorchScript program, not a dictionary of tensors.", _TWO_WAYS_OUT)
+    packed = next((entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED), None)
     if packed is not None:  # torch.save never packs; a few bytes could unpack to terabytes, and cannot be mapped
         raise FormatError(
             f"{source} holds a packed part of {packed.file_size:,} bytes, which cannot be memory-mapped.",
@@ -91,8 +94,6 @@ def _load(path: Path, source: str) -> Any:
     unsafe = re.search(r"GLOBAL ([\w.]+)", text)
     if unsafe:
         raise FormatError(f"{source} holds {unsafe[1]}, which could run code when loaded.", _TWO_WAYS_OUT)
-    if "TorchScript" in text:
-        raise FormatError(f"{source} is a TorchScript program, not a dictionary of tensors.", _TWO_WAYS_OUT)
     reason = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.search(r"(\S.*)", text)
     why = f"{kind}: {reason[1].strip()[:160]}" if reason else kind
     raise FormatError(f"{source} is refused by the safe loader of torch ({why}).", _TWO_WAYS_OUT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from netweight.dtypes import storage_dtype
 from netweight.errors import FormatError
 
@@ -94,7 +96,9 @@ def _without_plain_data(tensor: Any) -> str:
 def storage(tensor: Any) -> Array:
     """Elements of a torch tensor in C order as a flat array of the storage dtype, without a copy where possible."""
     torch = sys.modules["torch"]
-    name = str(tensor.dtype).removeprefix("torch.")
+    dtype = storage_dtype(_CODES[str(tensor.dtype).removeprefix("torch.")])
+    if not tensor.numel():  # may have strides that no view as bytes accepts
+        return np.empty(0, dtype)
     dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     raw: Array = dense.reshape(-1).view(torch.uint8).numpy()
-    return raw.view(storage_dtype(_CODES[name]))
+    return raw.view(dtype)
