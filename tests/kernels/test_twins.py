@@ -1,0 +1,141 @@
+"""The C library and the NumPy path give the same integers, and either reads what the other wrote."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netweight import kernels, kernels_numpy
+from netweight.kernels import Model, Segment
+
+pytestmark = [
+    pytest.mark.core,
+    pytest.mark.skipif(kernels.backend() != "c", reason="the C library is not in use: nothing to compare with"),
+]
+
+LENGTHS = st.lists(st.sampled_from([0, 1, 3, 31, 32, 33, 64, 100, 257, 640]), min_size=1, max_size=4)
+SEEDS = st.integers(0, 2**32 - 1)
+PLAIN = st.fixed_dictionaries({"lanes": st.sampled_from([1, 4, 32]), "bits": st.just(0)})
+TRELLIS = st.fixed_dictionaries({"lanes": st.just(32), "bits": st.integers(3, 8)})
+KINDS = st.tuples(
+    st.one_of(PLAIN, TRELLIS),
+    st.fixed_dictionaries(
+        {
+            "plane": st.sampled_from([0, 32, 33, 50, 64, 200]),
+            "classes": st.sampled_from([1, 2, 7]),
+            "spread": st.sampled_from([0.2, 3.0, 60.0]),
+        }
+    ),
+).map(lambda pair: pair[0] | pair[1])
+
+
+def same(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> None:
+    for left, right in zip(a, b, strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+
+
+@settings(deadline=None, max_examples=150)
+@given(seed=SEEDS, lengths=LENGTHS, kind=KINDS)
+def test_coder(make: Any, seed: int, lengths: list[int], kind: dict[str, Any]) -> None:
+    chunk = make(seed, lengths, **kind)
+    for k, segment in zip(chunk.k, chunk.segments, strict=True):
+        contexts = kernels_numpy.contexts(k, chunk.model, segment)
+        same(kernels.contexts(k, chunk.model, segment), contexts)
+        fine = contexts[2]
+        same(kernels.predict(fine, chunk.model, segment), kernels_numpy.predict(fine, chunk.model, segment))
+    count = len(chunk.tables.freq)
+    np.testing.assert_array_equal(
+        kernels.histogram(chunk.symbol, chunk.index, count), kernels_numpy.histogram(chunk.symbol, chunk.index, count)
+    )
+    data = chunk.encoded()
+    assert kernels.encode(chunk.symbol, chunk.index, lengths, chunk.lanes, chunk.tables) == data
+    for used, fine in (chunk.decoded(data), chunk.decoded_by_c(data)):
+        assert used == len(data)
+        np.testing.assert_array_equal(fine, chunk.fine)
+
+
+@settings(deadline=None, max_examples=100)
+@given(seed=SEEDS, n=st.integers(0, 300), scale=st.sampled_from([0.3, 2.0, 20.0, 200.0, 3000.0]))
+def test_rounding(seed: int, n: int, scale: float) -> None:
+    random = np.random.default_rng(seed)
+    u = random.normal(scale=scale, size=n).astype(np.float32)
+    u[random.random(n) < 0.2] = random.integers(-8, 8) / 2  # ties
+    index = random.integers(0, 3, n).astype(np.uint16)
+    rate = random.integers(0, random.choice([1, 3000, 30000]), (3, 256)).astype(np.int32)
+    same((kernels.round_rd(u, index, rate),), (kernels_numpy.round_rd(u, index, rate),))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=SEEDS,
+    n=st.integers(0, 400),
+    bits=st.integers(3, 8),
+    scale=st.sampled_from([0.3, 2.0, 20.0, 100.0, 3000.0]),
+)
+def test_trellis(taps: Any, seed: int, n: int, bits: int, scale: float) -> None:
+    random = np.random.default_rng(seed)
+    u = random.normal(scale=scale, size=n).astype(np.float32)
+    u[random.random(n) < 0.2] = random.integers(-8, 8) / 2
+    u[random.random(n) < 0.05] = -0.0
+    index = random.integers(0, 3, n).astype(np.uint16)
+    rate = random.integers(0, random.choice([1, 3000, 30000]), (3, 2, 256)).astype(np.int32)
+    ours = kernels_numpy.trellis(u, index, rate, bits, *taps(bits))
+    same((kernels.trellis(u, index, rate, bits, *taps(bits)),), (ours,))
+
+
+def test_long_trellis(taps: Any) -> None:
+    """More steps than one block of candidates, with a tail."""
+    random = np.random.default_rng(7)
+    u = random.laplace(scale=4, size=(1 << 15) + 17).astype(np.float32)
+    u[40_000 % u.size] = 5000
+    index = random.integers(0, 4, u.size).astype(np.uint16)
+    rate = random.integers(0, 3000, (4, 2, 256)).astype(np.int32)
+    ours = kernels_numpy.trellis(u, index, rate, 5, *taps(5))
+    same((kernels.trellis(u, index, rate, 5, *taps(5)),), (ours,))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=SEEDS,
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    start=st.integers(0, 5000),
+    size=st.integers(0, 3000),
+    top=st.integers(0, 255),
+)
+def test_classes(seed: int, rows: int, columns: int, start: int, size: int, top: int) -> None:
+    random = np.random.default_rng(seed)
+    row, column = (random.integers(-300, 300, n).astype(np.int16) for n in (rows, columns))
+    ours = kernels_numpy.classes(row, column, start, size, top)
+    same((kernels.classes(row, column, start, size, top),), (ours,))
+
+
+def test_extreme_classes() -> None:
+    row, column = np.array([-32768, 32767, 0], np.int16), np.array([-32768, 32767, 1], np.int16)
+    ours = kernels_numpy.classes(row, column, 1, 30, 9)
+    same((kernels.classes(row, column, 1, 30, 9),), (ours,))
+    assert ours[:4].tolist() == [0, 0, 0, 9]
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=SEEDS, factor=st.floats(2.0**-100, 2.0**100, width=32))
+def test_scale(seed: int, factor: float) -> None:
+    fine = np.random.default_rng(seed).integers(-32768, 32768, 100).astype(np.int16)
+    expected = fine.astype(np.float32) * np.float32(factor)
+    same((kernels.scale(fine, np.float32(factor)),), (expected,))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, lanes=st.integers(1, 32), bits=st.integers(3, 8), size=st.integers(0, 400))
+def test_any_lanes_decode_alike(taps: Any, make: Any, seed: int, lanes: int, bits: int, size: int) -> None:
+    """Bytes that mean nothing, lane counts that no encoder writes: still the same symbols."""
+    random = np.random.default_rng(seed)
+    fitting = make(seed, [600], bits=bits, classes=3)
+    model = Model(2, 1, *taps(bits), fitting.model.thresholds)
+    segments = [Segment(n, classes=random.integers(0, 3, n).astype(np.uint8)) for n in (0, 90, 37)]
+    data = bytearray(random.bytes(4 * lanes + size))
+    other = type(fitting)(model, segments, lanes, [], *([np.zeros(0)] * 3), fitting.tables)
+    assert other.decoded(bytes(data))[0] == other.decoded_by_c(bytes(data))[0] < 0

@@ -1,0 +1,80 @@
+"""Drives a sanitised build of the C library; run by test_damage.py in a process of its own."""
+
+import ctypes
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from netweight import kernels, kernels_numpy
+
+spec = importlib.util.spec_from_file_location("chunks", Path(__file__).with_name("conftest.py"))
+assert spec is not None
+assert spec.loader is not None
+chunks = importlib.util.module_from_spec(spec)
+sys.modules["chunks"] = chunks
+spec.loader.exec_module(chunks)
+
+library = ctypes.CDLL(sys.argv[1])
+for name in ("nw_decode", "nw_encode", "nw_trellis"):
+    getattr(library, name).restype = ctypes.c_int64
+kernels._C = library
+
+KINDS = [
+    {"lanes": 1},
+    {"lanes": 4, "classes": 3},
+    {"lanes": 32, "classes": 3},
+    {"lanes": 32, "classes": 5, "bits": 5},
+    {"lanes": 32, "bits": 3, "plane": 40, "classes": 2},
+    {"lanes": 32, "plane": 64, "spread": 60.0},
+]
+
+random = np.random.default_rng(0)
+decodes = 0
+
+
+def alike(chunk: "chunks.Chunk", data: bytes) -> None:
+    global decodes
+    decodes += 1
+    assert chunk.decoded(data)[0] == chunk.decoded_by_c(data)[0]
+
+
+for kind in KINDS:
+    chunk = chunks.chunk(1, [700, 0, 41, 64], **kind)
+    for k, segment in zip(chunk.k, chunk.segments, strict=True):
+        for ours, theirs in zip(
+            kernels.contexts(k, chunk.model, segment), kernels_numpy.contexts(k, chunk.model, segment), strict=True
+        ):
+            assert np.array_equal(ours, theirs)
+        kernels.predict(k, chunk.model, segment)
+    kernels.histogram(chunk.symbol, chunk.index, len(chunk.tables.freq))
+    data = kernels.encode(chunk.symbol, chunk.index, chunk.lengths, chunk.lanes, chunk.tables)
+    assert data == chunk.encoded()
+    assert np.array_equal(chunk.decoded_by_c(data)[1], chunk.fine)
+    for size in {*range(0, len(data), 7), *range(len(data) - 80, len(data))}:
+        alike(chunk, data[:size])
+    for _ in range(40):
+        changed = bytearray(data)
+        changed[random.integers(len(data))] ^= 1 << int(random.integers(8))
+        alike(chunk, bytes(changed))
+        alike(chunk, random.bytes(int(random.integers(0, 1500))))
+    for byte in (0, 255):
+        alike(chunk, bytes([byte]) * len(data))
+
+for n in (0, 1, 31, 32, 33, 320, 1000):
+    for scale in (0.5, 5.0, 300.0, 20_000.0):
+        u = np.clip(random.normal(scale=scale, size=n), -32_000, 32_000).astype(np.float32)
+        index = random.integers(0, 2, n).astype(np.uint16)
+        rate = random.integers(0, 5000, (2, 2, 256)).astype(np.int32)
+        plain = np.ascontiguousarray(rate[:, 0])
+        assert np.array_equal(kernels.round_rd(u, index, plain), kernels_numpy.round_rd(u, index, plain))
+        for bits in (3, 8):
+            taps = chunks.taps_of(bits)
+            ours, theirs = (f(u, index, rate, bits, *taps) for f in (kernels.trellis, kernels_numpy.trellis))
+            assert np.array_equal(ours, theirs)
+    row, column = np.arange(5, dtype=np.int16), np.arange(7, dtype=np.int16)
+    assert np.array_equal(kernels.classes(row, column, n, n, 6), kernels_numpy.classes(row, column, n, n, 6))
+    kernels.scale(np.arange(n, dtype=np.int16), np.float32(0.5))
+
+print(f"checked {decodes} chunks")
