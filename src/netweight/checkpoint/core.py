@@ -174,8 +174,8 @@ class Checkpoint:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.path is None:
             raise UsageError(
-                f"{self.source} is in memory and is not sent to another process.",
-                "Save it as safetensors and open that, or use threads.",
+                f"Tensors of {self.source} are in memory and are not sent to another process.",
+                "Save them as safetensors and open that, or use threads.",
             )
         return _reopen, (self.path, self._stamp)
 

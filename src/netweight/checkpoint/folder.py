@@ -87,14 +87,20 @@ def layout_of_folder(root: Path) -> Layout:
     by_folder: dict[PurePosixPath, list[str]] = {}
     for file in files:
         by_folder.setdefault(file.parent, []).append(file.name)
-    units = [unit for folder, names in by_folder.items() for unit in _units_of(root, folder, names)]
+    found = {folder: _weights_of(root / folder, names) for folder, names in by_folder.items()}
+    indexed = {folder: [_read_index(root, folder / name) for name in indexes] for folder, (_, indexes) in found.items()}
+    taken = {file for units in indexed.values() for unit in units for file in unit.files}
+    units: list[Unit] = []
+    for folder, (weights, _) in found.items():
+        units += indexed[folder]
+        units += _families(folder, [name for name in weights if str(folder / name) not in taken])
     if not units:
         raise UsageError(
             f"{root} has {len(files)} files, but none with weights.",
             f"Weights are files named {', '.join('*' + s for s in (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES))}.",
         )
-    weights = {file for unit in units for file in unit.files}
-    others = tuple(root / file for file in files if str(file) not in weights)
+    taken |= {file for unit in units for file in unit.files}
+    others = tuple(root / file for file in files if str(file) not in taken)
     return Layout(root, tuple(units), others)
 
 
@@ -124,16 +130,17 @@ def _walk(root: Path, folder: PurePosixPath, above: tuple[tuple[int, int], ...])
     return found
 
 
-def _units_of(root: Path, folder: PurePosixPath, names: list[str]) -> list[Unit]:
+def _weights_of(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:
+    """Weight files and indexes of one folder: those of safetensors, or else those of torch."""
     weights = [name for name in names if name.endswith(SAFETENSORS_SUFFIX)]
     indexes = [name for name in names if name.endswith(SAFETENSORS_SUFFIX + INDEX_SUFFIX)]
     if not weights and not indexes:
-        weights = [name for name in names if _is_torch_weights(root / folder / name)]
+        weights = [name for name in names if _is_torch_weights(folder / name)]
         indexes = [name for name in names if name.endswith(tuple(suffix + INDEX_SUFFIX for suffix in TORCH_SUFFIXES))]
-    units = [_read_index(root, folder / name) for name in indexes]
-    taken = {file for unit in units for file in unit.files}
-    free = [name for name in weights if str(folder / name) not in taken]
-    return units + _families(folder, free)
+    for name in weights + indexes:
+        if not name.isprintable():  # not UTF-8, or made to mislead
+            raise FormatError(f"The folder {folder} has weights in a file named {name!r}.", "Rename it to plain text.")
+    return weights, indexes
 
 
 def _is_torch_weights(path: Path) -> bool:
@@ -200,4 +207,4 @@ def _read_index(root: Path, index: PurePosixPath) -> Unit:
 def _is_inside(file: str) -> bool:
     """Whether a path of an index stays in the folder of the index."""
     parts = file.split("/")
-    return "" not in parts and ".." not in parts and not any(mark in file for mark in "\\:\0")
+    return not {"", ".", ".."}.intersection(parts) and not any(mark in file for mark in "\\:\0")
