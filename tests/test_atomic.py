@@ -185,18 +185,19 @@ def test_a_read_only_folder_gives_one_clear_line(tmp_path):
 @pytest.mark.parametrize("size_bytes", [10, 5_000_000])
 def test_a_full_disk_gives_one_clear_line(monkeypatch, tmp_path, size_bytes):
     class Full:
-        close_first = False
-
         def __init__(self, _target):
-            self.descriptor = os.open("/dev/full", os.O_WRONLY)
+            pass
 
-        def publish(self, _target, _force):
+        def open(self):
+            return os.open("/dev/full", os.O_WRONLY)
+
+        def publish(self, *_):
             pytest.fail("what was not written must not be published")
 
         def discard(self):
             pass
 
-    monkeypatch.setattr(atomic, "_open_temporary", Full)
+    monkeypatch.setattr(atomic, "_temporary", Full)
     with pytest.raises(OutputError) as caught, atomic_file(tmp_path / "x.bin") as file:
         file.write(b"x" * size_bytes)
     assert str(caught.value) == (

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["atomic_file", "check_target"]
 
 _BUFFER_BYTES = 1 << 20
-_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS}
 
 
 @contextlib.contextmanager
@@ -52,26 +51,23 @@ def atomic_file(path: str | os.PathLike[str], force: bool = False) -> Iterator[B
     """
     target = Path(path).absolute()
     check_target(target, force)
+    temporary = _temporary(target)
+    raw: _TargetFile | None = None
     try:
-        temporary = _open_temporary(target)
-    except OSError as error:
-        raise _output_error(target, error) from error
-    raw = _TargetFile(temporary.descriptor, target)
-    try:
+        raw = _TargetFile(_open(temporary, target), target)
         buffered = io.BufferedWriter(raw, _BUFFER_BYTES)
         yield buffered
         buffered.flush()
         try:
             os.fsync(raw.fileno())
-            if temporary.close_first:
-                raw.close()
-            temporary.publish(target, force)
+            temporary.publish(raw, target, force)
             _sync_folder(target.parent)
         except OSError as error:
             raise _output_error(target, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            raw.close()
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.close()
         temporary.discard()
 
 
@@ -129,10 +125,11 @@ class _TargetFile(io.FileIO):
 
 
 class _Temporary(Protocol):
-    descriptor: int
-    close_first: bool  # whether the file must be closed before it gets its name
+    """Where the content waits for its name; nothing exists before `open`, so that `discard` finds what there is."""
 
-    def publish(self, target: Path, force: bool) -> None: ...
+    def open(self) -> int: ...
+
+    def publish(self, raw: io.FileIO, target: Path, force: bool) -> None: ...
 
     def discard(self) -> None: ...
 
@@ -140,33 +137,38 @@ class _Temporary(Protocol):
 class _Nameless:
     """O_TMPFILE: the kernel frees it when the descriptor closes, whatever ends the process."""
 
-    close_first = False
-
     def __init__(self, target: Path) -> None:
-        self.descriptor = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        self._folder = target.parent
         self._passing_name: Path | None = None
-        if not self._proc_name().exists():  # no /proc: could be written, could never be named
-            os.close(self.descriptor)
-            raise OSError(errno.EOPNOTSUPP, "no /proc/self/fd")
 
-    def _proc_name(self) -> Path:
-        return Path(f"/proc/self/fd/{self.descriptor}")
+    def open(self) -> int:
+        return os.open(self._folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
 
-    def publish(self, target: Path, force: bool) -> None:
+    def works(self) -> bool:
+        """Whether this folder takes such files and /proc can name them; learned by trying."""
         try:
-            self._link(target)
+            descriptor = self.open()
+        except OSError:  # where it is a lack of permission or space, the other way meets it too, and reports it
+            return False
+        try:
+            return Path(f"/proc/self/fd/{descriptor}").exists()
+        finally:
+            os.close(descriptor)
+
+    def publish(self, raw: io.FileIO, target: Path, force: bool) -> None:
+        try:
+            self._link(raw, target)
         except FileExistsError:
             if not force:
                 raise _exists(target) from None
             self._passing_name = _hidden_name(target)  # two steps: linkat does not replace
-            self._link(self._passing_name)
+            self._link(raw, self._passing_name)
             self._passing_name.replace(target)
-            self._passing_name = None
 
-    def _link(self, name: Path) -> None:
-        folder = os.open(name.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _link(self, raw: io.FileIO, name: Path) -> None:
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:  # a folder descriptor makes Python call linkat with AT_SYMLINK_FOLLOW, which /proc needs
-            os.link(self._proc_name(), name.name, dst_dir_fd=folder, follow_symlinks=True)
+            os.link(f"/proc/self/fd/{raw.fileno()}", name.name, dst_dir_fd=folder, follow_symlinks=True)
         finally:
             os.close(folder)
 
@@ -178,18 +180,17 @@ class _Nameless:
 class _Named:
     """A hidden file beside the target, for systems without O_TMPFILE."""
 
-    close_first = True  # Windows renames closed files only
-
     def __init__(self, target: Path) -> None:
-        self._name: Path | None = _hidden_name(target)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        self.descriptor = os.open(self._name, flags, 0o666)
+        self._name = _hidden_name(target)
 
-    def publish(self, target: Path, force: bool) -> None:
-        assert self._name is not None
+    def open(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        return os.open(self._name, flags, 0o666)
+
+    def publish(self, raw: io.FileIO, target: Path, force: bool) -> None:
+        raw.close()  # Windows renames closed files only
         if force:
             self._name.replace(target)
-            self._name = None
             return
         try:
             os.link(self._name, target)  # refuses an existing name, which rename would not
@@ -199,26 +200,25 @@ class _Named:
             if os.path.lexists(target):
                 raise _exists(target) from None
             self._name.replace(target)
-            self._name = None
 
     def discard(self) -> None:
-        if self._name is not None:
-            self._name.unlink(missing_ok=True)
-            self._name = None
+        self._name.unlink(missing_ok=True)
 
 
-def _open_temporary(target: Path) -> _Temporary:
-    if hasattr(os, "O_TMPFILE"):
-        try:
-            return _Nameless(target)
-        except OSError as error:
-            if error.errno not in _NO_TMPFILE:
-                raise
-    return _Named(target)
+def _temporary(target: Path) -> _Temporary:
+    nameless = _Nameless(target)
+    return nameless if hasattr(os, "O_TMPFILE") and nameless.works() else _Named(target)
+
+
+def _open(temporary: _Temporary, target: Path) -> int:
+    try:
+        return temporary.open()
+    except OSError as error:
+        raise _output_error(target, error) from error
 
 
 def _hidden_name(target: Path) -> Path:
-    return target.with_name(f".{target.name[:200]}.{os.urandom(6).hex()}.tmp")
+    return target.with_name(f".netweight.{os.urandom(8).hex()}.tmp")
 
 
 def _sync_folder(folder: Path) -> None:
