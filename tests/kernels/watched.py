@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ for name in ("nw_decode", "nw_encode", "nw_trellis"):
     getattr(library, name).restype = ctypes.c_int64
 kernels._C = library
 
-KINDS = [
+KINDS: list[dict[str, Any]] = [
     {"lanes": 1},
     {"lanes": 4, "classes": 3},
     {"lanes": 32, "classes": 3},
@@ -34,7 +35,7 @@ random = np.random.default_rng(0)
 decodes = 0
 
 
-def alike(chunk: "chunks.Chunk", data: bytes) -> None:
+def alike(chunk: Any, data: bytes) -> None:
     global decodes
     decodes += 1
     assert chunk.decoded(data)[0] == chunk.decoded_by_c(data)[0]
@@ -43,10 +44,8 @@ def alike(chunk: "chunks.Chunk", data: bytes) -> None:
 for kind in KINDS:
     chunk = chunks.chunk(1, [700, 0, 41, 64], **kind)
     for k, segment in zip(chunk.k, chunk.segments, strict=True):
-        for ours, theirs in zip(
-            kernels.contexts(k, chunk.model, segment), kernels_numpy.contexts(k, chunk.model, segment), strict=True
-        ):
-            assert np.array_equal(ours, theirs)
+        by_c, by_numpy = kernels.contexts(k, chunk.model, segment), kernels_numpy.contexts(k, chunk.model, segment)
+        assert [x.tolist() for x in by_c] == [y.tolist() for y in by_numpy]
         kernels.predict(k, chunk.model, segment)
     kernels.histogram(chunk.symbol, chunk.index, len(chunk.tables.freq))
     data = kernels.encode(chunk.symbol, chunk.index, chunk.lengths, chunk.lanes, chunk.tables)
@@ -67,6 +66,8 @@ for n in (0, 1, 31, 32, 33, 320, 1000):
         u = np.clip(random.normal(scale=scale, size=n), -32_000, 32_000).astype(np.float32)
         index = random.integers(0, 2, n).astype(np.uint16)
         rate = random.integers(0, 5000, (2, 2, 256)).astype(np.int32)
+        if scale < 100:  # ties
+            u, rate = (np.rint(2 * u) / 2).astype(np.float32), rate // 2048 * 256
         plain = np.ascontiguousarray(rate[:, 0])
         assert np.array_equal(kernels.round_rd(u, index, plain), kernels_numpy.round_rd(u, index, plain))
         for bits in (3, 8):
