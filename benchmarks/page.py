@@ -116,7 +116,8 @@ def _still_better(records: Iterable[Mapping[str, Any]]) -> str:
 def _overhead(section: _Section) -> str:
     rows = [
         [r["tensor"], f"{r['weights']:,}", r["codec"], f"{r['asked_bits']:g}",
-         f"{r['ideal_bytes']:,.0f}", f"{r['coded_bytes']:,}", f"{100 * (r['coded_bytes'] / r['ideal_bytes'] - 1):+.3f} %"]
+         f"{r['ideal_bytes']:,.0f}", f"{r['coded_bytes']:,}",
+         f"{100 * (r['coded_bytes'] / r['ideal_bytes'] - 1):+.3f} %"]
         for r in section["records"]
     ]  # fmt: skip
     table = _table(
