@@ -63,7 +63,7 @@ def weights(seed: int, n: int, scale: float, ties: bool) -> tuple[np.ndarray, np
     u = random.normal(scale=scale, size=n)
     rate = random.integers(0, random.choice([1, 3000, 30000]), (3, 2, 256))
     if ties:
-        u, rate = np.rint(2 * u) / 2, random.integers(0, 3, rate.shape) * 256
+        u, rate = np.rint(2 * u) / 2, random.choice([0, 256, 1024, 4096], rate.shape)
     u[random.random(n) < 0.05] = -0.0
     return u.astype(np.float32), random.integers(0, 3, n).astype(np.uint16), rate.astype(np.int32)
 
@@ -85,6 +85,16 @@ def test_trellis(taps: Any, seed: int, n: int, bits: int, scale: float, ties: bo
     u, index, rate = weights(seed, n, scale, ties)
     ours = kernels_numpy.trellis(u, index, rate, bits, *taps(bits))
     same((kernels.trellis(u, index, rate, bits, *taps(bits)),), (ours,))
+
+
+@pytest.mark.parametrize("largest", range(228, 284, 4))
+def test_trellis_where_escapes_begin(taps: Any, largest: int) -> None:
+    """Both paths take short cuts below some magnitude: weights up to just below and just above it."""
+    random = np.random.default_rng(largest)
+    u = random.uniform(largest - 6, largest, 320) * random.choice([-1, 1], 320)
+    index, rate = random.integers(0, 2, 320).astype(np.uint16), random.integers(0, 9000, (2, 2, 256)).astype(np.int32)
+    ours = kernels_numpy.trellis(u.astype(np.float32), index, rate, 3, *taps(3))
+    same((kernels.trellis(u.astype(np.float32), index, rate, 3, *taps(3)),), (ours,))
 
 
 def test_long_trellis(taps: Any) -> None:
