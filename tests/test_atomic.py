@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -291,6 +292,20 @@ def test_a_target_can_be_checked_before_the_work(tmp_path):
             check_target(path)
         assert caught.value.exit_code == 2
         assert len(str(caught.value).splitlines()) == 2
+
+
+def test_content_then_name_then_folder_reach_the_disk(way, monkeypatch, tmp_path):
+    """In another order a crash could leave a name without its content."""
+    synced, sync = [], os.fsync
+
+    def spy(descriptor):
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), (tmp_path / "x.bin").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    with atomic_file(tmp_path / "x.bin") as file:
+        file.write(b"content")
+    assert synced == [(False, False), (True, True)]
 
 
 def test_relative_names_work(way, tmp_path, monkeypatch):

@@ -120,10 +120,14 @@ def test_only_the_same_view_of_the_same_memory_is_a_tie():
 
 def test_a_conjugate_view_is_no_tie_and_reads_as_it_looks():
     tensor = torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex64)
-    checkpoint = open_checkpoint({"z": tensor, "c": tensor.conj(), "i": tensor.conj().imag})
+    real = torch.tensor([5.0, -6.0])
+    checkpoint = open_checkpoint(
+        {"z": tensor, "c": tensor.conj(), "i": tensor.conj().imag, "r": real, "n": torch._neg_view(real)}
+    )
     assert checkpoint.ties == {}
     np.testing.assert_array_equal(checkpoint.read("c"), [1 - 2j, 3 + 4j])
     np.testing.assert_array_equal(checkpoint.read("i"), [-2, 4])
+    np.testing.assert_array_equal(checkpoint.read("n"), [-5, 6])
 
 
 def test_arrays_are_tied_like_tensors():

@@ -266,6 +266,10 @@ BROKEN = {
         file_of({"a": entry(shape=[0, 2**62], end=0)}),
         "Tensor 'a' of x.safetensors has the shape [0, 4611686018427387904].",
     ),
+    "axes of a thousand digits": (
+        file_of({"a": entry(shape=[10**1000] * 16)}, b"\0"),
+        f"Tensor 'a' of x.safetensors has the shape [1{'0' * 54}...].",
+    ),
     "size": (
         file_of({"a": entry("F32", [2, 3], 0, 20)}, bytes(20)),
         "Tensor 'a' of x.safetensors, F32 of shape [2, 3], needs 24 bytes and is given 20.",

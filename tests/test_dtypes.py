@@ -71,6 +71,15 @@ def test_bf16_is_the_nearest_and_of_two_the_even_one(value):
     assert stored >> 15 == np.signbit(np.float32(value))
 
 
+@pytest.mark.parametrize("code", FLOATS)
+def test_no_nan_becomes_a_number(code):
+    patterns = np.array([0x7F800001, 0xFF800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000], np.uint32)
+    values = patterns.view(np.float32)
+    stored = to_float32(from_float32(values, code), code)
+    assert np.isnan(stored).all()
+    np.testing.assert_array_equal(np.signbit(stored), np.signbit(values))
+
+
 def test_nothing_is_copied_where_nothing_changes():
     values = np.ones(4, np.float32)
     assert to_float32(values, "F32") is values

@@ -31,7 +31,8 @@ def atomic_file(path: str | os.PathLike[str], force: bool = False) -> Iterator[B
     """Open a binary file for writing that takes its name only when all is written and on disk.
 
     The content goes to a temporary in the same folder; on success it is synced, named and the folder is synced. After
-    any exception, KeyboardInterrupt included, nothing remains and an older file of that name is untouched.
+    any exception, KeyboardInterrupt included, nothing remains and an older file of that name is untouched. SIGKILL
+    leaves nothing either on Linux, but for the two system calls in which an existing file is replaced.
 
     Args:
         path: the final name; its folder must exist.
