@@ -577,3 +577,10 @@ API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int
         o = o + 1 == rows ? 0 : o + 1;
     }
 }
+
+/* out[0] = sum r_i, out[1] = sum i r_i, i from 1, mod 2^32. */
+API void nw_sums(const int16_t *r, int64_t n, uint32_t *out) {
+    uint32_t plain = 0, weighted = 0;
+    for (int64_t i = 0; i < n; i++) plain += (uint32_t)(int32_t)r[i], weighted += (uint32_t)(i + 1) * (uint32_t)(int32_t)r[i];
+    out[0] = plain, out[1] = weighted;
+}

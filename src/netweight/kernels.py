@@ -303,3 +303,13 @@ def scale(fine: Int16, factor: np.float32) -> Float32:
     out = np.empty(fine.size, np.float32)
     _C.nw_scale(ctypes.c_void_p(_at(fine)), ctypes.c_int64(fine.size), ctypes.c_float(float(factor)), ctypes.c_void_p(_at(out)))
     return out
+
+
+def sums(values: NDArray[np.signedinteger]) -> tuple[int, int]:
+    """Give sum r_i and sum i r_i mod 2^32, i from 1: what a chunk's checksum covers of its decoded integers."""
+    if _C is None or values.dtype != np.int16:
+        return kernels_numpy.sums(values)
+    values = np.ascontiguousarray(values)
+    out = np.empty(2, np.uint32)
+    _C.nw_sums(ctypes.c_void_p(_at(values)), ctypes.c_int64(values.size), ctypes.c_void_p(_at(out)))
+    return int(out[0]), int(out[1])

@@ -224,3 +224,9 @@ def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes
     level = row.astype(np.int32)[i // column.size % row.size] + column[i % column.size]
     out: Bytes = np.clip(level, 0, top).astype(np.uint8)
     return out
+
+
+def sums(values: NDArray[np.signedinteger]) -> tuple[int, int]:
+    """Give sum r_i and sum i r_i mod 2^32, i from 1."""
+    r = values.astype(np.uint32)
+    return int(r.sum(dtype=np.uint32)), int((r * np.arange(1, r.size + 1, dtype=np.uint32)).sum(dtype=np.uint32))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from netweight.dtypes import storage_dtype
-from netweight.errors import FormatError
+from netweight.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from netweight.dtypes import Array
 
-__all__ = ["describe", "storage"]
+__all__ = ["describe", "dtype_of", "storage", "tensor_of"]
 
 _CODES: Final = {
     "bool": "BOOL",
@@ -102,3 +102,42 @@ def storage(tensor: Any) -> Array:
     dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     raw: Array = dense.reshape(-1).view(torch.uint8).numpy()
     return raw.view(dtype)
+
+
+def tensor_of(array: Array, code: str, shape: tuple[int, ...]) -> Any:
+    """Give a torch tensor of a dtype code from its storage; the inverse of `storage`.
+
+    Args:
+        array: storage of the code; its memory is taken over where it is writable.
+        code: dtype code.
+        shape: elements along each axis.
+
+    Raises:
+        UsageError: torch is not installed, or has no such dtype.
+    """
+    dtype = dtype_of(code)
+    import torch
+
+    flat = np.require(array.reshape(-1), requirements=["C", "W"]).view(np.uint8)
+    if code == "F4":
+        shape = (*shape[:-1], shape[-1] // 2)
+    if not flat.size:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(flat).view(dtype).reshape(shape)
+
+
+def dtype_of(code: str) -> Any:
+    """Give the torch dtype of a dtype code.
+
+    Raises:
+        UsageError: torch is not installed, or has no such dtype.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UsageError("torch is not installed.", 'Install it, or ask for framework="numpy".') from None
+    name = next((name for name, known in _CODES.items() if known == code), "")
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        raise UsageError(f"torch {torch.__version__} has no dtype {code}.", 'Ask for framework="numpy".')
+    return dtype

@@ -11,8 +11,8 @@ from netweight.entropy.layout import UNIT_CLASS, Layout
 from netweight.entropy.stream import IntStream
 from netweight.kernels import LANES, Float32
 
-SAMPLE = 1 << 16
-WIDEST_ROW = 1 << 13
+SAMPLE = 1 << 15
+SPREAD = 256  # rows, if there are as many
 POOLED = 1 << 17  # tensors of at most so many weights share chunks and tables with others
 TABLE_CELL_BITS = 2.2
 CHUNK_BITS = 8 * 110.0  # lane states, checksum and length
@@ -47,12 +47,15 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
         entropy, cells = code_bits(found.counts)
         error = x - found.fine * refit(x, found.fine)
         bits = entropy * grown + overhead_bits(layout, whole, cells, entropy * grown)
-        points.append(Point(bits, stat.loss(x, error) * grown, codec, q))
+        points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=True))
     return points
 
 
 def overhead_bits(layout: Layout, whole: Scales, cells: int, payload_bits: float) -> float:
-    """What a tensor pays besides its symbols: levels, tables, chunks, header; shares of them where it is pooled."""
+    """What a tensor pays besides its symbols: levels, tables, chunks, header.
+
+    A pooled tensor shares its tables, but then they fit it less well: it pays about as much either way.
+    """
     bits = ENTRY_BITS
     for level in (whole.row, whole.column):
         if level is not None:
@@ -60,18 +63,21 @@ def overhead_bits(layout: Layout, whole: Scales, cells: int, payload_bits: float
             bits += float(np.sum(counts * np.log2(level.size / counts))) + 4 * counts.size
     share = min(1.0, layout.size / POOLED)
     chunks = max(share, payload_bits / 8 / 75e3 if layout.size > POOLED else 0.0)
-    return bits + cells * TABLE_CELL_BITS * share + CHUNK_BITS * chunks
+    return bits + cells * TABLE_CELL_BITS + CHUNK_BITS * chunks
 
 
 def _sample(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout, Scales]:
-    """Rows spread over the tensor, about 65,536 weights, in scan order, with their layout and scales."""
-    cube = w.reshape(layout.rows, layout.columns, layout.positions)
-    columns = min(layout.columns, max(LANES, WIDEST_ROW // layout.positions))
-    least = 1 if layout.order == "oik" else -(-LANES // columns)
-    rows = min(layout.rows, max(least, SAMPLE // (columns * layout.positions)))
-    chosen = np.linspace(0, layout.rows - 1, rows).astype(np.intp) if rows < layout.rows else np.arange(layout.rows)
+    """Rows and columns spread over the tensor, about 32,768 weights, in scan order, with their layout and scales."""
+    columns, rows = layout.columns, layout.rows
+    if layout.size > SAMPLE:
+        columns = min(columns, max(LANES, SAMPLE // min(rows, SPREAD) // layout.positions))
+        least = 1 if layout.order == "oik" else -(-LANES // columns)
+        rows = min(rows, max(least, SAMPLE // (columns * layout.positions)))
+    down = np.linspace(0, layout.rows - 1, rows).astype(np.intp)
+    across = np.linspace(0, layout.columns - 1, columns).astype(np.intp)
     part = Layout(rows, columns, layout.positions, layout.width, layout.order)
-    return part.scan(np.ascontiguousarray(cube[chosen, :columns])), part, whole.part(chosen, slice(columns))
+    cube = w.reshape(layout.rows, layout.columns, layout.positions)
+    return part.scan(np.ascontiguousarray(cube[np.ix_(down, across)])), part, whole.part(down, across)
 
 
 def stream_of(k: np.ndarray, layout: Layout, whole: Scales, step: float, run: int, shift: int = 0) -> IntStream:  # type: ignore[type-arg]

@@ -39,7 +39,7 @@ class Scales:
         base = UNIT_CLASS + round(QUARTERS * (self.log2 - float(np.log2(step))))
         return Levels(max(-127, min(127, base)), self.row, self.column)
 
-    def part(self, rows: NDArray[np.intp] | slice, columns: slice) -> "Scales":
+    def part(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> "Scales":
         """Scales of a selection of rows and columns."""
         return Scales(self.log2, None if self.row is None else self.row[rows], None if self.column is None else self.column[columns])
 

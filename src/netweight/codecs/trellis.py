@@ -26,6 +26,7 @@ from netweight.kernels import Float32
 BITS = 8
 # Price of a bit in fine steps squared; flat between 0.25 and 0.4 from 1.5 to 4 bits a weight. High-rate theory says 0.37.
 KAPPA = 0.30
+SHORTEST = 1024  # 32 weights a lane
 
 
 class Trellis(Codec):
@@ -33,11 +34,14 @@ class Trellis(Codec):
 
     id: ClassVar[str] = "trellis"
     version: ClassVar[int] = 1
+    reals: ClassVar[tuple[str, ...]] = ("scale",)
     grid = Grid(BITS, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict half-octave steps from a third of the scale's class to six bits a weight."""
-        return probe(self.id, w, stat, self.grid, range(2, 29, 2))
+        """Predict steps of three quarters of an octave up to six bits a weight; none for tensors too short for the trellis to get going."""
+        if w.size < SHORTEST:
+            return []
+        return probe(self.id, w, stat, self.grid, range(2, 29, 3))
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Search the paths of all lanes at the step of `knob`."""

@@ -12,11 +12,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.codecs.base import Codec, Parts, Point, Stat, step_of
+from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, Stat, step_of
 from netweight.codecs.lattice import Grid, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, probe, stream_of
 from netweight.codecs.scales import scales
-from netweight.codecs.trellis import rebuild
+from netweight.codecs.trellis import SHORTEST, rebuild
 from netweight.entropy.layout import UNIT_CLASS, Layout
 from netweight.kernels import Float32
 
@@ -29,11 +29,12 @@ class Uniform(Codec):
 
     id: ClassVar[str] = "uniform"
     version: ClassVar[int] = 1
+    reals: ClassVar[tuple[str, ...]] = ("scale",)
     grid = Grid(0, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict half-octave steps up to five bits a weight, and octaves up to fifteen."""
-        points = list(probe(self.id, w, stat, self.grid, range(4, WIDEST, 2)))
+        """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen."""
+        points = list(probe(self.id, w, stat, self.grid, range(4, WIDEST, 3)))
         return points + _high_rate(points, float(np.max(np.abs(w), initial=0.0)), w.size)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
@@ -64,7 +65,7 @@ def _high_rate(points: Sequence[Point], largest: float, size: int) -> list[Point
     out: list[Point] = []
     last = points[-1] if points else None
     while last is not None and last.loss > 0 and len(out) < 10:
-        last = Point(last.bits + size, last.loss / 4, last.codec, last.knob - 128)
+        last = Point(last.bits + size, last.loss / 4, last.codec, last.knob - STEPS_PER_OCTAVE, smooth=True)
         if largest / step_of(last.knob) > LARGEST * 256:
             break
         out.append(last)

@@ -6,6 +6,7 @@ of a long one: 32 lane states, 16-bit words, escaped values, low bits. Chunks ar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from netweight import kernels
 from netweight.entropy.layout import CLASSES, THRESHOLDS, Layout, Levels, segment
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, signed, varint
-from netweight.entropy.tables import CENTRE, Shape, describe, ranges, read
+from netweight.entropy.tables import CENTRE, Range, Shape, describe, ranges, read
 from netweight.entropy.trellis import TAPS
 from netweight.kernels import LANES, Int16, Int32, Model, Segment, Tables
 
 LEVELS = 5
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 FINE_FROM = 1 << 20  # symbols of a section from which on tables are written in eighths of an octave
 
 
@@ -26,14 +28,14 @@ class IntStream:
     """The integers of one tensor, ready to be coded.
 
     Attributes:
-        k: int32 [n], in scan order.
+        k: int16 or int32 [n], in scan order.
         layout: the scan.
         levels: scale by place.
         shift: low bits of each integer that are written as they are.
         run: log2 of the most symbols a chunk takes of this tensor.
     """
 
-    k: Int32
+    k: Int16 | Int32
     layout: Layout
     levels: Levels
     shift: int = 0
@@ -125,69 +127,104 @@ def encode_section(streams: Sequence[IntStream], bits: int) -> tuple[bytes, list
     run = max((s.run for s in streams), default=17)
     model = model_of(bits, any(s.layout.plane for s in streams))
     plan = plan_chunks([s.layout.size for s in streams], run)
-    high = [(s.k >> s.shift).astype(np.int32) for s in streams]
-    pieces = [piece for chunk in plan for piece in chunk]
-    values = [high[p.tensor][p.start : p.start + p.size] for p in pieces]
-    segments = [segment(streams[p.tensor].layout, streams[p.tensor].levels, p.start, p.size) for p in pieces]
-    coded, shape, kept, counts = _settle(values, segments, model)
-    description, tables = describe(counts, Shape(*shape), kept)
-    head = _head(streams, bits, run, model, shape[1:]) + description
+    coder = _Coder(streams, [piece for chunk in plan for piece in chunk], model)
+    kept, escapes, counts = coder.settle()
+    shape = Shape(symmetric(model), coder.size >= FINE_FROM, escapes)
+    description, tables = describe(counts, shape, kept)
     chunks = []
     at = 0
     for chunk in plan:
-        group = range(at, at + len(chunk))
+        chunks.append(coder.encode(range(at, at + len(chunk)), tables))
         at += len(chunk)
-        symbol = np.concatenate([coded[j].symbol for j in group])
-        index = np.concatenate([coded[j].index for j in group])
-        body = kernels.encode(symbol, index, [pieces[j].size for j in group], LANES, tables)
-        escaped = b"".join(signed(int(v)) for j in group for v in values[j][coded[j].escaped])
-        low = b"".join(_low_bits(streams[pieces[j].tensor], pieces[j]) for j in group)
-        chunks.append(body + escaped + low)
-    return head, chunks
+    return _head(streams, bits, run, model, shape) + description, chunks
 
 
-@dataclass(frozen=True, slots=True)
-class _Coded:
-    symbol: NDArray[np.uint8]
-    index: NDArray[np.uint16]
-    escaped: NDArray[np.bool_]
+class _Coder:
+    """The pieces of a section while their tables are being fitted; contexts are made anew when needed, to save memory."""
 
+    def __init__(self, streams: Sequence[IntStream], pieces: Sequence[Piece], model: Model) -> None:
+        self.streams, self.pieces, self.model = streams, pieces, model
+        self.size = sum(p.size for p in pieces)
+        self.low = self.high = np.zeros(0, np.int16)  # kept values of each table, once tables have escapes
+        self.clipped: dict[int, Int16] = {}  # integers with placeholders where neighbours' contexts have seen escapes
 
-def _clip(values: Int32, escaped: NDArray[np.bool_]) -> Int16:
-    """Replace what is escaped by the escape of its parity."""
-    return np.where(escaped, np.where(values & 1, CENTRE - 1, -CENTRE), values).astype(np.int16)
+    def values(self, j: int) -> NDArray[np.signedinteger]:
+        """The coded integers of a piece, low bits dropped."""
+        p = self.pieces[j]
+        stream = self.streams[p.tensor]
+        k = stream.k[p.start : p.start + p.size]
+        return k >> stream.shift if stream.shift else k
 
+    def contexts(self, j: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        """Symbols and table indices of a piece."""
+        p = self.pieces[j]
+        stream = self.streams[p.tensor]
+        k = self.clipped[j] if j in self.clipped else _to_int16(self.values(j))
+        symbol, index, _ = kernels.contexts(k, self.model, segment(stream.layout, stream.levels, p.start, p.size))
+        return symbol, index
 
-def _settle(
-    values: list[Int32], segments: list[Segment], model: Model
-) -> tuple[list[_Coded], tuple[NDArray[np.bool_], bool, bool], list[tuple[int, int]], NDArray[np.int64]]:
-    """Find symbols, contexts and table ranges that agree.
+    def beyond(self, symbol: NDArray[np.uint8], index: NDArray[np.uint16]) -> NDArray[np.bool_]:
+        """Which symbols their table does not hold."""
+        v = symbol.astype(np.int16) - CENTRE
+        outside: NDArray[np.bool_] = (v < self.low[index]) | (v > self.high[index])
+        return outside
 
-    An escaped value looks different to its neighbours' contexts, which may send another value out of its table's range: what is escaped
-    only grows, so this ends, mostly after one or two rounds.
-    """
-    count = table_count(model)
-    same = symmetric(model)
-    escaped = [(v < 1 - CENTRE) | (v > CENTRE - 2) for v in values]
-    while True:
-        coded = []
-        counts = np.zeros((count, 256), np.int64)
-        for v, out, piece in zip(values, escaped, segments, strict=True):
-            symbol, index, _ = kernels.contexts(_clip(v, out), model, piece)
-            counts += kernels.histogram(symbol, index, count)
-            coded.append(_Coded(symbol, index, out))
-        kept, escapes = ranges(counts, same)
-        low, high = np.array(kept, np.int16).T
+    def settle(self) -> tuple[list[Range], bool, NDArray[np.int64]]:
+        """Find table ranges and contexts that agree; give the ranges, whether there are escapes, and the counts.
+
+        An escaped value looks different to its neighbours' contexts, which may send another one out of its table's range: what is
+        escaped only grows, so this ends, mostly after one round. Without neighbours an escape changes nothing but its own symbol.
+        """
+        count = table_count(self.model)
+        while True:
+            counts = np.zeros((count, 256), np.int64)
+            for j in range(len(self.pieces)):
+                counts += kernels.histogram(*self.contexts(j), count)
+            kept, escapes = ranges(counts, symmetric(self.model))
+            if not escapes:
+                return kept, False, counts
+            self.low, self.high = np.array(kept, np.int16).T
+            if self.model.levels == 1 or not self._clip():
+                return kept, True, counts
+
+    def _clip(self) -> bool:
+        """Put placeholders where values are escaped; whether any is new."""
         grown = False
-        for j, c in enumerate(coded):
-            v = c.symbol.astype(np.int16) - CENTRE
-            beyond = (v < low[c.index]) | (v > high[c.index])
-            if escapes and (beyond & ~escaped[j]).any():
-                escaped[j] = escaped[j] | beyond
+        for j in range(len(self.pieces)):
+            k = self.clipped[j] if j in self.clipped else _to_int16(self.values(j))
+            new = self.beyond(*self.contexts(j)) & (k >= 1 - CENTRE) & (k <= CENTRE - 2)
+            if new.any():
+                self.clipped[j] = np.where(new, np.where(k & 1, CENTRE - 1, -CENTRE), k).astype(np.int16)
                 grown = True
-        if not grown:
-            fine = sum(v.size for v in values) >= FINE_FROM
-            return coded, (same, fine, escapes), kept, counts
+        return grown
+
+    def encode(self, group: Sequence[int], tables: Tables) -> bytes:
+        """Code a chunk: lane states and words, escaped values, low bits."""
+        symbols, indices, escaped = [], [], b""
+        for j in group:
+            symbol, index = self.contexts(j)
+            if self.low.size:
+                out = self.beyond(symbol, index)
+                values = self.values(j)[out]
+                symbol[out] = np.where(values & 1, 255, 0)
+                escaped += b"".join(map(signed, values.tolist()))
+            symbols.append(symbol)
+            indices.append(index)
+        sizes = [self.pieces[j].size for j in group]
+        body = kernels.encode(_joined(symbols), _joined(indices), sizes, LANES, tables)
+        low = b"".join(_low_bits(self.streams[self.pieces[j].tensor], self.pieces[j]) for j in group)
+        return body + escaped + low
+
+
+def _joined(arrays: list[NDArray[_Scalar]]) -> NDArray[_Scalar]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _to_int16(k: NDArray[np.signedinteger]) -> Int16:
+    """Integers as int16; those that do not fit as others of their parity, which are escaped like them."""
+    if k.dtype == np.int16:
+        return k
+    return np.where(np.abs(k) > 1 << 14, (k & 1) + (1 << 14), k).astype(np.int16)
 
 
 def _low_bits(stream: IntStream, piece: Piece) -> bytes:
@@ -198,10 +235,9 @@ def _low_bits(stream: IntStream, piece: Piece) -> bytes:
     return np.packbits(spread.astype(np.uint8), bitorder="little").tobytes()
 
 
-def _head(streams: Sequence[IntStream], bits: int, run: int, model: Model, flags: tuple[bool, bool]) -> bytes:
+def _head(streams: Sequence[IntStream], bits: int, run: int, model: Model, shape: Shape) -> bytes:
     """Trellis, run, flags; base, shift and which levels of each tensor; then all levels as one short stream."""
-    fine, escapes = flags
-    out = varint(bits) + varint(run) + varint((model.levels > 1) | fine << 1 | escapes << 2)
+    out = varint(bits) + varint(run) + varint((model.levels > 1) | shape.fine << 1 | shape.escapes << 2)
     deviations: list[NDArray[np.int16]] = []
     for s in streams:
         has = (s.levels.row is not None) | (s.levels.column is not None) << 1

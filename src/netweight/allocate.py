@@ -1,0 +1,208 @@
+"""Stage 4: one slope for all tensors, and the plan that follows from it."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from netweight.codecs.base import Point
+from netweight.curve import Curve
+from netweight.errors import TargetError, UsageError
+from netweight.units import format_bytes, parse_size
+
+SCHEMA = "netweight.plan/1"
+HEADER_BITS = 8 * 400.0  # what every file has besides its tensors
+STEEPEST, FLATTEST = 60.0, -140.0  # log2 of the slopes between which the one is searched
+ROUNDS = 40  # halvings: far below what one step of a knob changes
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done to each tensor, and what that should cost: configuration, log and record in one.
+
+    Attributes:
+        choices: point by tensor.
+        slope: loss for each bit.
+        target: what was asked for, as text.
+        sizes: weights by tensor.
+
+    >>> plan = Plan({"w": Point(80.0, 0.5, "trellis", -900)}, 1e-3, "10 B", {"w": 20})
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+    """
+
+    choices: Mapping[str, Point]
+    slope: float
+    target: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> float:
+        """Predicted bits of the file."""
+        return HEADER_BITS + sum(point.bits for point in self.choices.values())
+
+    @property
+    def loss(self) -> float:
+        """Predicted loss."""
+        return sum(point.loss for point in self.choices.values())
+
+    @property
+    def weights(self) -> int:
+        """Weights of all tensors."""
+        return sum(self.sizes.values())
+
+    def to_json(self) -> str:
+        """Write the plan as JSON, one line a tensor; `codec` and `knob` may be edited."""
+        head = {
+            "schema": SCHEMA,
+            "target": self.target,
+            "slope": self.slope,
+            "predicted_bytes": math.ceil(self.bits / 8),
+            "predicted_loss": self.loss,
+        }
+        lines = [
+            f"  {json.dumps(name)}: "
+            + json.dumps({"codec": p.codec, "knob": p.knob, "bits": round(p.bits, 1), "loss": p.loss, "weights": self.sizes.get(name, 0)})
+            for name, p in self.choices.items()
+        ]
+        opening = json.dumps(head, indent=1)[:-2]
+        return opening + ',\n "tensors": {\n' + ",\n".join(lines) + "\n }\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Read a plan, edited or not.
+
+        Raises:
+            UsageError: it is no plan; the message names the first field that is wrong.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"The plan is no JSON: {error}.", "Write a new one with `netweight plan`.") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("tensors"), dict):
+            raise UsageError(f"The plan lacks the schema {SCHEMA!r} or its tensors.", "Write a new one with `netweight plan`.")
+        choices, sizes = {}, {}
+        for name, entry in data["tensors"].items():
+            choices[name], sizes[name] = _entry(name, entry)
+        slope = data.get("slope", 0.0)
+        if isinstance(slope, bool) or not isinstance(slope, int | float) or not math.isfinite(slope):
+            raise UsageError(f"The plan's slope is {slope!r}.", "Make it a number.")
+        return cls(choices, float(slope), str(data.get("target", "")), sizes)
+
+
+def _entry(name: str, entry: object) -> tuple[Point, int]:
+    remedy = 'Each tensor needs {"codec": name, "knob": integer}.'
+    if not isinstance(entry, dict) or not isinstance(entry.get("codec"), str):
+        raise UsageError(f"The plan names no codec for {name!r}.", remedy)
+    knob, bits, loss, weights = (entry.get(key, 0) for key in ("knob", "bits", "loss", "weights"))
+    if isinstance(knob, bool) or not isinstance(knob, int) or abs(knob) > 1 << 20:
+        raise UsageError(f"The plan's knob for {name!r} is {knob!r}.", remedy)
+    for value in (bits, loss, weights):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise UsageError(f"The plan's figures for {name!r} hold {value!r}.", "Remove them; they are only a prediction.")
+    return Point(float(bits), float(loss), entry["codec"], knob), int(weights)
+
+
+def allocate(
+    curves: Mapping[str, Curve],
+    *,
+    size: str | int | None = None,
+    bits: float | None = None,
+    loss: float | None = None,
+    slope: float | None = None,
+) -> Plan:
+    """Find the one slope at which all tensors together meet a target.
+
+    At the optimum every tensor sits where one more bit lowers the loss by the same amount, d loss / d bits = -slope (reverse
+    water-filling on lower convex hulls; Shoham, Gersho 1988). The slope is found by bisection: bits fall and loss rises with it.
+
+    Args:
+        curves: by `sweep`.
+        size: bytes of the file, as a number or like "4MB"; met from below.
+        bits: bits of the file for each weight.
+        loss: total loss, in the unit of the importance.
+        slope: loss for each bit; 0 is the least loss the codecs offer.
+
+    Raises:
+        UsageError: not exactly one target.
+        TargetError: even the smallest plan is larger than asked for; the message says by how much and what dominates.
+
+    >>> from netweight.curve import Curve
+    >>> curve = Curve("w", 8, (Point(8, 1.0, "a", 1), Point(16, 0.2, "a", 2)))
+    >>> allocate({"w": curve}, slope=0.05).choices["w"].knob
+    2
+    """
+    given = [name for name, value in (("size", size), ("bits", bits), ("loss", loss), ("slope", slope)) if value is not None]
+    if len(given) != 1:
+        raise UsageError(f"{len(given)} targets are given: {', '.join(given) or 'none'}.", "Give one of size, bits, loss and slope.")
+    weights = sum(curve.size for curve in curves.values())
+    if slope is not None:
+        return _at(curves, _positive("slope", slope) if slope else 0.0, f"slope {slope:g}")
+    if loss is not None:
+        return within_loss(curves, _positive("loss", loss), f"loss {loss:g}")
+    if bits is not None:
+        return within_bits(curves, _positive("bits", bits) * weights, f"{bits:g} bits/weight")
+    budget_bytes = parse_size(size if size is not None else 0)
+    return within_bits(curves, 8.0 * budget_bytes, format_bytes(budget_bytes))
+
+
+def _positive(name: str, value: float) -> float:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise UsageError(f"The target {name} is {value!r}.", "Make it a positive number.")
+    return float(value)
+
+
+def within_bits(curves: Mapping[str, Curve], budget_bits: float, target: str) -> Plan:
+    """Give the plan of least loss whose predicted bits do not exceed a budget."""
+    least = steepest(curves, target)
+    if least.bits > budget_bits:
+        raise too_small(curves, least, budget_bits)
+    return _edge(curves, lambda plan: plan.bits <= budget_bits, STEEPEST, FLATTEST, target)
+
+
+def steepest(curves: Mapping[str, Curve], target: str) -> Plan:
+    """Give the smallest plan there is."""
+    return _at(curves, math.inf, target)
+
+
+def within_loss(curves: Mapping[str, Curve], budget: float, target: str) -> Plan:
+    """Give the plan of fewest bits whose predicted loss does not exceed a budget."""
+    best = _at(curves, 0.0, target)
+    if best.loss > budget:
+        fact = f"The least loss that the allowed codecs reach is {best.loss:.3g}, above {budget:.3g}."
+        raise TargetError(fact, "Allow the codec exact, or a larger loss.")
+    return _edge(curves, lambda plan: plan.loss <= budget, FLATTEST, STEEPEST, target)
+
+
+def _edge(curves: Mapping[str, Curve], holds: Callable[[Plan], bool], inside: float, outside: float, target: str) -> Plan:
+    """Bisect log2 of the slope for the last plan, coming from `inside`, for which a condition holds."""
+    plan = _at(curves, 2.0**outside, target)
+    if holds(plan):
+        return plan
+    best = _at(curves, 2.0**inside, target)
+    for _ in range(ROUNDS):
+        middle = (inside + outside) / 2
+        plan = _at(curves, 2.0**middle, target)
+        if holds(plan):
+            inside, best = middle, plan
+        else:
+            outside = middle
+    return best
+
+
+def _at(curves: Mapping[str, Curve], slope: float, target: str) -> Plan:
+    choices = {name: curve.choose(slope) for name, curve in curves.items()}
+    return Plan(choices, slope, target, {name: curve.size for name, curve in curves.items()})
+
+
+def too_small(curves: Mapping[str, Curve], least: Plan, budget_bits: float) -> TargetError:
+    """Say by how much a budget misses the smallest plan, and what dominates that."""
+    heaviest = max(least.choices, key=lambda name: least.choices[name].bits, default="")
+    fixed = sum(point.bits for point in least.choices.values() if point.codec == "exact")
+    share = least.choices[heaviest].bits / least.bits if heaviest else 0.0
+    short_bytes = math.ceil((least.bits - budget_bits) / 8)
+    fact = (
+        f"{format_bytes(int(budget_bits // 8))} is {format_bytes(short_bytes)} below the smallest plan for {len(curves)} tensors, "
+        f"{format_bytes(math.ceil(least.bits / 8))}, of which {format_bytes(math.ceil(fixed / 8))} are tensors kept exact."
+    )
+    return TargetError(fact, f"Ask for more, or allow another codec for {heaviest!r}, which takes {share:.0%}.")

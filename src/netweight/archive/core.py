@@ -1,0 +1,240 @@
+"""The archive: a compressed network as a lazy mapping from names to tensors."""
+
+import mmap
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.archive.accounting import Row, rows
+from netweight.archive.header import AGAIN, FIXED_BYTES, Group, Header, Section, pack, packed_size, unpack
+from netweight.archive.lazy import LazyTensor
+from netweight.archive.sections import Block, Opened
+from netweight.atomic import atomic_file
+from netweight.checkpoint import TensorInfo
+from netweight.checkpoint.torch_tensors import tensor_of
+from netweight.dtypes import from_float32, storage_dtype
+from netweight.errors import FormatError, UsageError
+
+Storage = NDArray[Any]
+KEPT_CHUNKS = 4  # decoded chunks that hold several tensors and are kept for the next one
+
+
+@final
+class Archive(Mapping[str, Storage]):
+    """A compressed network; each tensor is decoded when it is asked for, and nothing else is.
+
+    Made by `Archive.open`, `netweight.encode` or `netweight.compress`. Values are storage arrays: NumPy's own types as they are, BF16
+    as uint16 bit patterns, 8-bit floats as uint8.
+
+    Attributes:
+        header: all that the file says about itself.
+        infos: name to dtype and shape, aliases included, in the order of the source.
+        ties: alias to owner.
+        metadata: of the source.
+        layout: weight files of the source.
+        plan: slope, target and predictions.
+        nbytes: bytes of the file.
+        header_bytes: of them, what precedes the sections.
+    """
+
+    def __init__(
+        self, header: Header, prefix: bytes, sections: Sequence[Sequence[bytes | memoryview]], source: str
+    ) -> None:
+        self.header = header
+        self.source = source
+        self.ties = dict(header.ties)
+        self.metadata = dict(header.metadata)
+        self.layout: tuple[Group, ...] = header.layout
+        self.plan = dict(header.plan)
+        owners = {info.name: info for info in header.tensors}
+        self.infos = {name: _renamed(owners[self.ties.get(name, name)], name) for name in header.names}
+        self.nbytes = len(prefix) + sum(section.size for section in header.sections)
+        self.header_bytes = len(prefix)
+        self._prefix = prefix
+        self._sections = sections
+        self._index = {info.name: index for index, info in enumerate(header.tensors)}
+        self._home: dict[int, list[tuple[int, int]]] = {}
+        for number, section in enumerate(header.sections):
+            for place, member in enumerate(section.members):
+                self._home.setdefault(member, []).append((number, place))
+        self._opened: dict[int, Opened] = {}
+        self._kept: OrderedDict[tuple[int, int], list[NDArray[np.generic]]] = OrderedDict()
+        self._lock = Lock()
+
+    @classmethod
+    def build(cls, header: Header, blocks: Sequence[Block]) -> "Archive":
+        """Put coded sections behind a header that lacks only them."""
+        index = {info.name: number for number, info in enumerate(header.tensors)}
+        sections = []
+        params: list[tuple[int, ...]] = [()] * len(header.tensors)
+        for block in blocks:
+            members = tuple(index[name] for name in block.names)
+            crc = zlib.crc32(block.prelude)
+            sections.append(Section(block.codec, block.version, block.stream, members, len(block.prelude), block.size, crc))
+            for member, numbers in zip(members, block.params, strict=True):
+                params[member] = numbers
+        full = Header(
+            header.by, header.tensors, header.names, header.ties, header.knobs, tuple(params), tuple(sections),
+            header.metadata, header.layout, header.source, header.plan,
+        )  # fmt: skip
+        return cls(full, pack(full), [(block.prelude, *block.chunks) for block in blocks], "the new archive")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Archive":
+        """Open a file; only its header is read.
+
+        Raises:
+            UsageError: there is no such file.
+            FormatError: it is damaged, no `.nwt`, or of a newer format.
+        """
+        name = os.fspath(path)
+        try:
+            with Path(path).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                fixed = file.read(FIXED_BYTES)
+                packed = file.read(packed_size(fixed, size, name))
+                header = unpack(fixed, packed, size)
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise UsageError(f"There is no file {name}.", "Check the name.") from None
+        except OSError as error:
+            raise FormatError(f"{name} cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+        view = memoryview(mapped)
+        at = FIXED_BYTES + len(packed)
+        sections = []
+        for section in header.sections:
+            sections.append([view[at : at + section.size]])
+            at += section.size
+        return cls(header, fixed + packed, sections, name)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the file: whole, or not at all.
+
+        Raises:
+            UsageError: the file exists and `force` is not given.
+            OutputError: it cannot be written.
+        """
+        with atomic_file(path, force) as file:
+            file.write(self._prefix)
+            for section in self._sections:
+                for part in section:
+                    file.write(part)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos
+
+    def __getitem__(self, name: str) -> Storage:
+        """Decode one tensor into its storage.
+
+        Raises:
+            KeyError: there is no such tensor.
+            FormatError: what it needs of the file is damaged.
+        """
+        info = self.infos[name]
+        index = self._index[self.ties.get(name, name)]
+        fine: dict[str, NDArray[np.signedinteger]] = {}
+        places = [(self.header.sections[number].stream, self._open(number), place, number) for number, place in self._home[index]]
+        for stream, opened, place, number in places:
+            found = [self._piece(number, opened, chunk, place) for chunk in opened.home[place]]
+            if opened.codec is None:
+                return _joined(found, storage_dtype(info.dtype)).reshape(info.storage_shape)
+            fine[stream] = _joined(found, np.dtype(np.int16))
+        first = places[0][1]
+        values = first.rebuild(places[0][2], fine, [opened for _, opened, _, _ in places[1:]])
+        return from_float32(values, info.dtype).reshape(info.storage_shape)
+
+    def tensor(self, name: str) -> Any:
+        """Decode one tensor into a torch tensor of its dtype.
+
+        Raises:
+            UsageError: torch is not installed, or has no such dtype.
+        """
+        return tensor_of(self[name], self.infos[name].dtype, self.infos[name].shape)
+
+    def _open(self, number: int) -> Opened:
+        opened = self._opened.get(number)
+        if opened is None:
+            section = self.header.sections[number]
+            parts = self._sections[number]
+            data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+            if zlib.crc32(data[: section.prelude]) != section.crc:
+                raise FormatError(f"The checksum of section {number} is wrong.", AGAIN)
+            infos = [self.header.tensors[member] for member in section.members]
+            params = [self.header.params[member] for member in section.members]
+            first = all(self._home[member][0][0] == number for member in section.members)
+            opened = Opened(data, section.prelude, (section.codec, section.version), infos, params, first)
+            self._opened[number] = opened
+        return opened
+
+    def _piece(self, number: int, opened: Opened, chunk: int, place: int) -> NDArray[Any]:
+        """What a chunk holds of one tensor; a chunk with several tensors is kept for the others."""
+        pieces = opened.plan[chunk]
+        if len(pieces) == 1:
+            return opened.decode(chunk)[0]
+        with self._lock:
+            arrays = self._kept.get((number, chunk))
+        if arrays is None:
+            arrays = opened.decode(chunk)
+            with self._lock:
+                self._kept[number, chunk] = arrays
+                while len(self._kept) > KEPT_CHUNKS:
+                    self._kept.popitem(last=False)
+        return arrays[next(j for j, p in enumerate(pieces) if p.tensor == place)]
+
+    def check(self, progress: Callable[[str, int, int], None] | None = None) -> None:
+        """Decode everything and check every checksum.
+
+        Raises:
+            FormatError: at the first that is wrong.
+        """
+        total = len(self.header.tensors)
+        for done, info in enumerate(self.header.tensors):
+            self[info.name]
+            if progress:
+                progress("verify", done + 1, total)
+
+    def rows(self) -> Sequence[Row]:
+        """Give what each tensor takes; the rows and the header add up to the file."""
+        return rows(self.header)
+
+    def lazy(self) -> dict[str, "LazyTensor"]:
+        """Give stand-ins that decode into torch tensors on `[...]`: transformers fills a model from them one by one.
+
+            AutoModel.from_pretrained(None, config=config, state_dict=Archive.open("model.nwt").lazy())
+        """
+        return {name: LazyTensor(self, name) for name in self}
+
+    def close(self) -> None:
+        """Forget what was decoded; arrays handed out stay valid."""
+        self._opened.clear()
+        self._kept.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Archive({self.source!r}: {len(self.infos)} tensors, {self.nbytes} bytes)"
+
+
+def _joined(arrays: list[Storage], empty: np.dtype[Any]) -> Storage:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.zeros(0, empty)
+
+
+def _renamed(info: TensorInfo, name: str) -> TensorInfo:
+    return info if info.name == name else TensorInfo(name, info.dtype, info.shape)

@@ -1,0 +1,72 @@
+"""Equal relative precision: floats rounded to m bits of mantissa, for positive vectors that span octaves (variances).
+
+    k_i = round(bits(w_i) / 2^(23 - m)) - centre,   w'_i = float((k_i + centre) 2^(23 - m))
+
+The bit pattern of a float is a piecewise linear logarithm, so one step of k is a relative step of 2^-m to 2^-(m+1). The decoder shifts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.codecs.base import Codec, Parts, Point, Stat
+from netweight.codecs.probe import ENTRY_BITS
+from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
+from netweight.entropy.stream import IntStream
+from netweight.kernels import Float32, Int32
+
+MANTISSA_BITS = 23
+WIDEST = UNIT_CLASS + 14
+LARGEST_TENSOR = 1 << 17
+
+
+class Relative(Codec):
+    """Rounding of positive floats to a few bits of mantissa."""
+
+    id: ClassVar[str] = "relative"
+    version: ClassVar[int] = 1
+    params: ClassVar[tuple[str, ...]] = ("mantissa", "centre")
+
+    def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
+        """Every number of mantissa bits; none for tensors that are large or hold anything but positive normal numbers."""
+        if not 0 < w.size <= LARGEST_TENSOR or float(w.min()) < np.finfo(np.float32).tiny:
+            return []
+        points = []
+        for m in range(1, MANTISSA_BITS):
+            k, centre = _integers(w, m)
+            spread = max(0.3, float(np.sqrt(np.mean(np.square(k, dtype=np.float64)))))
+            bits = ENTRY_BITS + 8 * 6 + w.size * max(0.2, float(np.log2(spread)) + 2.0)
+            points.append(Point(bits, stat.loss(w.reshape(-1), w.reshape(-1) - _floats(k + centre, m)), self.id, m))
+        return points
+
+    def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
+        """Round the bit patterns to `knob` bits of mantissa."""
+        del stat
+        k, centre = _integers(w, knob)
+        spread = max(0.1, float(np.sqrt(np.mean(np.square(k, dtype=np.float64)))))
+        base = UNIT_CLASS + round(4 * float(np.log2(spread)))
+        shift = max(0, -(-(base - WIDEST) // 4))
+        stream = IntStream(k, Layout.of(w.shape), Levels(max(-127, base - 4 * shift)), shift)
+        return Parts({"k": stream}, {}, {"mantissa": knob, "centre": centre})
+
+    def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:
+        """Shift the integers back into bit patterns."""
+        patterns = fine["k"].astype(np.int64) + parts.params["centre"]
+        return Layout.of(shape).unscan(_floats(patterns, parts.params["mantissa"]), shape)
+
+
+def _integers(w: Float32, mantissa: int) -> tuple[Int32, int]:
+    """Rounded bit patterns in scan order less their middle, and that middle."""
+    drop = MANTISSA_BITS - mantissa
+    patterns = Layout.of(w.shape).scan(w).view(np.int32).astype(np.int64)
+    rounded = patterns + (1 << drop >> 1) >> drop
+    rounded = np.minimum(rounded, (0x7F7FFFFF >> drop))  # never up to infinity
+    centre = int(np.median(rounded))
+    return (rounded - centre).astype(np.int32), centre
+
+
+def _floats(patterns: NDArray[np.signedinteger], mantissa: int) -> Float32:
+    shifted = patterns.astype(np.int64) << (MANTISSA_BITS - mantissa)
+    return (shifted & 0xFFFFFFFF).astype(np.uint32).view(np.float32)

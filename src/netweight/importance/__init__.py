@@ -1,0 +1,1 @@
+"""Stage 2, who matters: estimates of the weight importance matrix."""

@@ -1,0 +1,215 @@
+"""The whole flow on one screen: checkpoint, curves, one slope, integers, bytes, file."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+from netweight import __version__
+from netweight.allocate import FLATTEST, Plan, allocate, steepest, too_small, within_bits
+from netweight.archive import Archive, Group, Header
+from netweight.archive.sections import Block, Job, encode_job, group
+from netweight.checkpoint import Checkpoint, open_checkpoint
+from netweight.codecs.base import Stat
+from netweight.curve import Curve, Progress, Source, run, sweep
+from netweight.errors import UsageError
+from netweight.importance.prior import prior
+from netweight.units import format_bytes, parse_size
+
+ROUNDS = 8  # encodings at most to meet a size
+FROM_BELOW = 0.995  # a file of at least this share of the size asked for has met it
+FIRST_AIM, AIM = 0.9965, 0.9985  # where in between an encoding aims: predictions are mostly 0.2 to 0.5 % low
+
+
+def compress(
+    source: Source,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    size: str | int | None = None,
+    bits: float | None = None,
+    loss: float | None = None,
+    slope: float | None = None,
+    plan: Plan | None = None,
+    importance: Mapping[str, Stat] | None = None,
+    codecs: Sequence[str] | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Archive:
+    """Compress a network to a target: minimise loss + slope bits over all tensors and codecs.
+
+    Args:
+        source: a path, a dictionary of tensors, a module, or an open checkpoint.
+        out: file to write; None keeps the archive in memory.
+        size: bytes of the file, as a number or like "4MB"; met from below within 0.5 %.
+        bits: bits of the file for each weight; likewise.
+        loss: predicted loss, in the unit of the importance (without: half the squared error).
+        slope: loss for each bit.
+        plan: a plan made before, instead of a target.
+        importance: by tensor; see `sweep`.
+        codecs: ids to allow; all if None.
+        executor: anything with `map`.
+        progress: called with (stage, done, total).
+        force: replace an existing file.
+
+    Raises:
+        UsageError: not exactly one target, an unknown codec, or an existing file.
+        TargetError: the target is out of reach.
+        FormatError: the source is damaged or unsafe.
+        OutputError: the file cannot be written.
+
+    >>> import numpy as np
+    >>> archive = compress({"w": np.random.default_rng(0).standard_normal((100, 100)).astype(np.float32)}, bits=3)
+    >>> 2.98 < archive.nbytes * 8 / 10_000 <= 3
+    True
+    """
+    checkpoint = open_checkpoint(source)
+    given = [value for value in (size, bits, loss, slope, plan) if value is not None]
+    if len(given) != 1:
+        raise UsageError(f"{len(given)} targets are given.", "Give one of size, bits, loss, slope and plan.")
+    stats = prior(checkpoint) if importance is None else importance
+    if plan is not None:
+        archive = encode(checkpoint, plan, stats, executor=executor, progress=progress)
+    else:
+        curves = sweep(checkpoint, stats, codecs=codecs, executor=executor, progress=progress)
+        if size is None and bits is None:
+            archive = encode(checkpoint, allocate(curves, loss=loss, slope=slope), stats, executor=executor, progress=progress)
+        else:
+            weights = sum(curve.size for curve in curves.values())
+            budget_bytes = parse_size(size) if size is not None else int(float(bits or 0) * weights // 8)
+            target = format_bytes(budget_bytes) if size is not None else f"{bits:g} bits/weight"
+            archive = _fit(checkpoint, curves, budget_bytes, target, stats, executor, progress)
+    if out is not None:
+        archive.save(out, force=force)
+    return archive
+
+
+def _fit(
+    checkpoint: Checkpoint, curves: Mapping[str, Curve], budget_bytes: int, target: str, stats: Mapping[str, Stat],
+    executor: Executor | None, progress: Progress | None,
+) -> Archive:  # fmt: skip
+    """Encode, compare with the size asked for, correct the prediction, encode again; keep the largest that fits.
+
+    The correction is one ratio for all tensors: a prediction is off by a percent or so, and by nearly the same ratio the next time.
+    """
+    coder = _Coder(checkpoint, stats, executor, progress)
+    least = steepest(curves, target)
+    if least.bits > 1.05 * 8 * budget_bytes:
+        raise too_small(curves, least, 8.0 * budget_bytes)
+    budget_bits, best, plan = FIRST_AIM * 8.0 * budget_bytes, None, least
+    above, below = math.inf, 0.0  # predicted sizes known to give too much, and to fit
+    for _ in range(ROUNDS):
+        plan = within_bits(curves, max(budget_bits, least.bits), target)
+        archive = coder.encode(plan)
+        ratio = 8 * archive.nbytes / plan.bits
+        if archive.nbytes <= budget_bytes:
+            below = max(below, plan.bits)
+            best = archive if best is None or archive.nbytes >= best.nbytes else best
+            if archive.nbytes >= FROM_BELOW * budget_bytes or plan.slope <= 2.0**FLATTEST:
+                return archive
+        else:
+            above = min(above, plan.bits)
+            if plan.choices == least.choices:
+                break
+        budget_bits = AIM * 8 * budget_bytes / ratio
+        if not below < budget_bits < above:
+            budget_bits = (below + above) / 2
+    if best is None:
+        raise too_small(curves, plan, 8.0 * budget_bytes)
+    return best
+
+
+class _Coder:
+    """Encodes plans for one checkpoint; sections whose plan did not change since the last time are kept."""
+
+    def __init__(self, checkpoint: Checkpoint, stats: Mapping[str, Stat], executor: Executor | None, progress: Progress | None) -> None:
+        self.checkpoint, self.stats, self.executor, self.progress = checkpoint, stats, executor, progress
+        self.kept: dict[Job, list[Block]] = {}
+        self.sha256 = checkpoint.sha256()
+
+    def encode(self, plan: Plan) -> Archive:
+        """Code every section of a plan, the heaviest first."""
+        infos = self.checkpoint.infos
+        jobs = group({name: (p.codec, p.knob) for name, p in plan.choices.items()}, infos, self.stats)
+        new = sorted((job for job in jobs if job not in self.kept), key=lambda job: -sum(infos[name].size for name in job.names))
+        blocks = {job: self.kept[job] for job in jobs if job in self.kept}
+        for job, made in zip(new, run(self.executor, partial(encode_job, self.checkpoint), new), strict=True):
+            blocks[job] = made
+            if self.progress:
+                self.progress("encode", len(blocks), len(jobs))
+        self.kept = blocks
+        return Archive.build(_header(self.checkpoint, plan, self.sha256), [block for job in jobs for block in blocks[job]])
+
+
+def encode(
+    source: Source,
+    plan: Plan,
+    importance: Mapping[str, Stat] | None = None,
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Archive:
+    """Code every tensor as a plan says; each chunk is decoded and compared before it counts.
+
+    Args:
+        source: what the plan was made for.
+        plan: codec and knob by tensor.
+        importance: by tensor; see `sweep`.
+        executor: anything with `map`; a task is a section.
+        progress: called with ("encode", done, total).
+
+    Raises:
+        UsageError: the plan does not fit the source.
+    """
+    checkpoint = open_checkpoint(source)
+    stats = prior(checkpoint) if importance is None else importance
+    _require_match(checkpoint, plan)
+    return _Coder(checkpoint, stats, executor, progress).encode(plan)
+
+
+def _require_match(checkpoint: Checkpoint, plan: Plan) -> None:
+    missing = [name for name in checkpoint.infos if name not in plan.choices]
+    extra = [name for name in plan.choices if name not in checkpoint.infos]
+    if missing or extra:
+        fact = f"The plan lacks {len(missing)} of the {len(checkpoint.infos)} tensors and names {len(extra)} that are not there"
+        raise UsageError(f"{fact}: {(missing + extra)[0]!r}.", "Make the plan for this checkpoint.")
+
+
+def _header(checkpoint: Checkpoint, plan: Plan, sha256: str) -> Header:
+    summary: dict[str, Any] = {"slope": plan.slope, "target": plan.target, "bits": round(plan.bits), "loss": plan.loss}
+    layout = tuple(Group(f, checkpoint.prefixes[f], len(names), checkpoint.group_metadata[f]) for f, names in checkpoint.groups.items())
+    return Header(
+        by=f"netweight {__version__}",
+        tensors=tuple(checkpoint.infos.values()),
+        names=checkpoint.names,
+        ties=checkpoint.ties,
+        knobs=tuple(plan.choices[name].knob for name in checkpoint.infos),
+        params=(),
+        sections=(),
+        metadata=checkpoint.metadata,
+        layout=layout,
+        source={"sha256": sha256, "bytes": checkpoint.nbytes},
+        plan=summary,
+    )
+
+
+def load(path: str | os.PathLike[str], *, framework: str = "torch") -> dict[str, Any]:
+    """Decode a file into tensors.
+
+    Args:
+        path: a `.nwt` file.
+        framework: "torch" for torch tensors of the original dtypes, ties sharing memory; "numpy" for storage arrays.
+
+    Raises:
+        UsageError: there is no such file, or torch is asked for and not installed.
+        FormatError: the file is damaged.
+    """
+    with Archive.open(path) as archive:
+        if framework == "numpy":
+            return {name: archive[name] for name in archive}
+        if framework != "torch":
+            raise UsageError(f"The framework is {framework!r}.", 'Ask for "torch" or "numpy".')
+        owners = {name: archive.tensor(name) for name in archive if name not in archive.ties}
+        return {name: owners[archive.ties.get(name, name)] for name in archive}
