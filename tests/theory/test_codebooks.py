@@ -13,7 +13,7 @@ from netweight.theory import codebooks, expansion, relu
 W, I = np.array([-1, -0.9, 0, 0.1, 0.9, 1.2]), np.array([1.0, 2, 1, 4, 1, 3])
 
 
-def test_the_example_of_the_digest():
+def test_a_small_example():
     book = codebooks.optimal(W, 3, I)
     assert list(book.assignment) == [0, 0, 1, 1, 2, 2]
     assert book.centroids == pytest.approx([-0.9333333, 0.08, 1.125], abs=1e-6)

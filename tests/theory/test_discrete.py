@@ -28,14 +28,14 @@ def test_geometric_source(distortion, rate, atom):
     assert float(discrete.geometric_rate_nats(mean, distortion)) == pytest.approx(rate, abs=1.1e-6)
 
 
-def test_laplacian_grid_of_the_digest():
+def test_laplacian_grid():
     h, reach = 0.02, 12
     u = np.arange(-reach, reach + h / 2, h)
     p = np.exp(-np.abs(u))
     cost = np.abs(u[:, None] - u)
     for slope, rate, distortion in ((1.25, 0.22315, 0.79988), (2.0, 0.69319, 0.49986), (4.0, 1.38672, 0.24973)):
         found = discrete.solve(p / p.sum(), cost, slope, tolerance_nats=1e-4, max_iterations=60)
-        # The digest stopped at rates within 7e-4 of the law; along the tangent both agree much better.
+        # The reference run stopped within 7e-4 nat of the law; along the tangent both agree much better.
         lagrangian = rate + slope * distortion
         assert found.rate_nats + slope * found.distortion == pytest.approx(lagrangian, abs=7e-4)
         assert found.rate_nats == pytest.approx(-np.log(found.distortion), abs=1e-3)

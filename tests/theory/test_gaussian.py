@@ -1,4 +1,4 @@
-"""Reverse water-filling against the table of the digest, against a general optimiser, and as a code."""
+"""Reverse water-filling against a table of exact values, against a general optimiser, and as a code."""
 
 import numpy as np
 import pytest
@@ -115,7 +115,6 @@ def test_the_achieving_code_reaches_the_curve():
     w = rng.standard_normal((draws, 3)) * np.sqrt(VAR)
     v = gaussian.code(w, VAR, 5.0, rng, LAM)
     loss = ((w - v) ** 2) @ LAM
-    # The digest saw 4.999 with 2e6 draws; here the mean must be within four standard errors.
     assert abs(loss.mean() - 5.0) < 4 * loss.std() / draws**0.5
     cross = v * (w - v)
     assert (np.abs(cross.mean(0)) < 4 * cross.std(0) / draws**0.5 + 1e-15).all()

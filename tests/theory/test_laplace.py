@@ -8,7 +8,7 @@ from scipy import integrate, stats
 
 from netweight.theory import discrete, laplace
 
-# s, v_0, q_0, D, R; digits as printed in the digest
+# s, v_0, q_0, D, R; checked independently on grids
 SIGN_EXACT = [
     (2.0, 1.227947, 0.853553, 0.673725, 0.518005),
     (3.0, np.log(2), 2 / 3, 0.435618, np.log(3)),
@@ -18,7 +18,7 @@ SIGN_EXACT = [
 ]
 
 
-def test_the_values_of_the_digest():
+def test_plain_values():
     assert laplace.rate_nats([0.5, 0.1]) == pytest.approx([0.693147, 2.302585], abs=6e-7)
     assert laplace.rate_nats(0.25, scale=0.5) == pytest.approx(0.693147, abs=6e-7), "lambda = 2"
     assert laplace.two_sided_output(0.5).atom == 0.25
@@ -47,7 +47,7 @@ def test_sign_exact_values(slope, dead_zone, atom, distortion, rate):
 
 @given(st.floats(1.001, 200))
 def test_sign_exact_satisfies_the_optimality_conditions(slope):
-    """max_v a(v) <= 1 with equality on the support, a(v) = int p(u) exp(-s d(u, v)) / c(u) du, integrated in closed form."""
+    """a(v) = int p(u) exp(-s d(u, v)) / c(u) du is 1 on the support and at most 1 elsewhere, in closed form."""
     point = laplace.sign_exact(slope)
     v0, q0, s = float(point.dead_zone), float(point.atom), slope
     at_zero = (1 - np.exp(-v0)) / q0 + 2 * np.exp(-s * v0)
@@ -63,8 +63,8 @@ def test_sign_exact_against_blahut_arimoto():
     h, slope = 0.02, 3.0
     u = (np.arange(600) + 0.5) * h
     p = np.exp(-u) / np.exp(-u).sum()
-    # Half of the problem: given the sign, outputs 0 (shared by both signs) and v > 0. Folded: exp(-s d(u, 0)) counts for
-    # both signs, the others for one, which is the cost ln(2)/s more.
+    # Half of the problem: given the sign, outputs 0 (shared by both signs) and v > 0 (of one sign only, which costs
+    # ln(2)/s more).
     v = np.arange(600) * h
     cost = np.where(v <= u[:, None], u[:, None] - v + np.log(2) / slope * (v > 0), np.inf)
     found = discrete.solve(p, cost, slope, tolerance_nats=1e-6, max_iterations=4000)
@@ -95,12 +95,13 @@ def test_two_sided_output_convolved_with_the_noise_is_the_source(ratio):
     """Backward channel U = V + N: density of V + Laplace(D) equals Laplace(1)."""
     atom = laplace.two_sided_output(ratio).atom
     for u in (0.0, 0.3, 2.0):
-        noise = stats.laplace(scale=ratio)
-        points = sorted({0.0, u})
-        smooth = integrate.quad(
-            lambda v, u=u: stats.laplace.pdf(v) * noise.pdf(u - v), -40, 40, points=points, limit=400
-        )[0]
-        assert atom * noise.pdf(u) + (1 - atom) * smooth == pytest.approx(stats.laplace.pdf(u), rel=1e-7)
+
+        def integrand(v, u=u):
+            return stats.laplace.pdf(v) * stats.laplace.pdf(u - v, scale=ratio)
+
+        smooth = integrate.quad(integrand, -40, 40, points=sorted({0.0, u}), limit=400)[0]
+        mixed = atom * stats.laplace.pdf(u, scale=ratio) + (1 - atom) * smooth
+        assert mixed == pytest.approx(stats.laplace.pdf(u), rel=1e-7)
 
 
 def check_code(u, v, expected_distortion, law, draws, positive_only=False):

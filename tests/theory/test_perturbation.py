@@ -1,5 +1,7 @@
 """Weight error to output error: the theorem, its condition, and where it is attained."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from netweight.theory import perturbation
 
 def random_pair(rng: np.random.Generator, depth: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     sizes = rng.integers(1, 6, depth + 1)
-    layers = [rng.normal(size=(b, a)) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    layers = [rng.normal(size=(b, a)) for a, b in pairwise(sizes)]
     smaller = [w * rng.choice([0.0, 0.3, 0.9, 1.0], w.shape) for w in layers]
     return layers, smaller
 

@@ -15,7 +15,7 @@ weights = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(-100, 10
 )
 
 
-def test_ratios_of_the_digest():
+def test_ratios():
     same = rates.paper_ratio([500, 250, 125, 125])
     assert (same.shannon, same.huffman) == (0.0586875, 0.0586875)
     assert same.entropy == pytest.approx(0.0586875, abs=1e-12)
@@ -105,7 +105,7 @@ def test_efficiency():
 
 
 def test_ladder_rates():
-    """The digest's table within 6 %: it reads its curve at whole levels, ours interpolates between them."""
+    """An independent run of the same ladder, read at whole levels; ours interpolates between them, hence 6 %."""
     run = surp.ladder(np.random.default_rng(0).exponential(size=200_000), start=10.0)
     for ratio, bits in (
         (0.95, 0.105),

@@ -69,7 +69,7 @@ def test_corollary_1_survives_for_diagonal_inputs(seed, size):
 
 
 def test_corollary_1_fails_for_some_correlated_inputs():
-    """The quadratic over subsets and the exact error disagree in about 2 % of random problems (20 of 1000 in the digest)."""
+    """The quadratic over subsets and the exact error disagree in about 2 % of random problems."""
     rng, failures, trials = np.random.default_rng(0), 0, 1000
     for _ in range(trials):
         factor = rng.standard_normal((5, 5))
@@ -79,7 +79,7 @@ def test_corollary_1_fails_for_some_correlated_inputs():
             row[list(kept)] = w[list(kept)]
         exact, quadratic = relu.error(w, rows, cov), relu.quadratic_error(w, rows, cov)
         failures += int(exact.argmin() != quadratic.argmin())
-    assert 0.005 < failures / trials < 0.15
+    assert 0.01 < failures / trials < 0.04
 
 
 def test_theorem_4_is_false_for_classes_closed_under_scaling():

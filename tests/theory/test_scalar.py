@@ -100,7 +100,7 @@ def test_best_dead_zone_quantiser_for_absolute_error(ratio, bits, dead_zone, ste
     found = ecsq.best(GeneralizedGaussian.laplace(2.0), ratio, power=1)
     assert found.distortion == pytest.approx(ratio, rel=1e-8)
     assert found.rate_bits == pytest.approx(bits, abs=1.1e-4)
-    # The minimum is flat: t and w were found on a coarse grid in the digest.
+    # The minimum is flat; t and w are from a search on a coarse grid.
     assert found.dead_zone == pytest.approx(dead_zone, rel=0.03)
     assert found.step == pytest.approx(step, rel=0.04)
     assert 100 * found.zero_probability == pytest.approx(zeros, abs=0.4)
