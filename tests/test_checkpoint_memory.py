@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from netweight.checkpoint import TensorInfo, open_checkpoint
+from netweight.checkpoint import TensorInfo, open_checkpoint, torch_tensors
+from netweight.dtypes import nbytes, storage_dtype
 from netweight.errors import FormatError, UsageError
 
 torch = pytest.importorskip("torch")
@@ -53,6 +54,34 @@ def test_every_dtype_of_torch_keeps_its_bits(code, shape):
 def test_empty_tensors_of_numpy_have_strange_strides():
     for array in (np.zeros(0, np.float32), np.zeros((3, 0)), np.zeros((0, 4), np.float16)):
         assert open_checkpoint({"w": torch.from_numpy(array)}).read("w").shape == array.shape
+
+
+@pytest.mark.parametrize("code", [*DTYPES, "F4"])
+@pytest.mark.parametrize("shape", [(0, 2), (3, 2), (2, 1, 4)])
+def test_storage_becomes_the_tensor_it_was(code, shape):
+    raw = np.random.default_rng(1).integers(0, 2 if code == "BOOL" else 256, nbytes(code, shape), np.uint8)
+    array = raw.view(storage_dtype(code))
+    tensor = torch_tensors.tensor_of(array, code, shape)
+    assert tensor.dtype == torch_tensors.dtype_of(code) == DTYPES.get(code, torch.float4_e2m1fn_x2)
+    again = open_checkpoint({"w": tensor})
+    assert again.infos["w"] == TensorInfo("w", code, shape)
+    assert again.read("w").tobytes() == raw.tobytes()
+
+
+def test_a_tensor_may_be_written_to_even_if_its_storage_may_not():
+    array = np.ones(3, np.float32)
+    array.flags.writeable = False
+    torch_tensors.tensor_of(array, "F32", (3,)).add_(1)
+    assert array.tolist() == [1, 1, 1]
+
+
+def test_a_scalar_becomes_a_scalar():
+    assert torch_tensors.tensor_of(np.array(0x3FC0, np.uint16), "BF16", ()).item() == 1.5
+
+
+def test_torch_has_no_type_of_six_bits():
+    with pytest.raises(UsageError, match=r"has no dtype F6_E2M3\.\nAsk for framework=.numpy"):
+        torch_tensors.dtype_of("F6_E2M3")
 
 
 def test_two_values_in_a_byte_count_as_two():
@@ -131,11 +160,17 @@ def test_a_conjugate_view_is_no_tie_and_reads_as_it_looks():
 
 
 def test_arrays_are_tied_like_tensors():
-    array = np.arange(12.0).reshape(3, 4)
-    checkpoint = open_checkpoint(
-        {"a": array, "b": array, "c": array[:], "t": array.T, "r": array[::-1], "e": array + 0}
-    )
-    assert checkpoint.ties == {"b": "a", "c": "a"}
+    array = np.arange(16.0).reshape(4, 4)
+    views = {
+        "a": array,
+        "b": array,
+        "c": array[:],
+        "t": array.T,
+        "r": array[::-1],
+        "e": array + 0,
+        "i": array.view("i8"),
+    }
+    assert open_checkpoint(views).ties == {"b": "a", "c": "a"}
 
 
 def test_arrays_made_on_the_fly_are_not_taken_for_ties():

@@ -135,9 +135,9 @@ def dtype_of(code: str) -> Any:
     try:
         import torch
     except ImportError:
-        raise UsageError("torch is not installed.", 'Install it, or ask for framework="numpy".') from None
+        raise UsageError("The package torch is not installed.", 'Install it, or ask for framework="numpy".') from None
     name = next((name for name, known in _CODES.items() if known == code), "")
     dtype = getattr(torch, name, None)
     if dtype is None:
-        raise UsageError(f"torch {torch.__version__} has no dtype {code}.", 'Ask for framework="numpy".')
+        raise UsageError(f"PyTorch {torch.__version__} has no dtype {code}.", 'Ask for framework="numpy".')
     return dtype
