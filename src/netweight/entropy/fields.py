@@ -1,0 +1,276 @@
+"""Fields: unsigned integers of at most eight bits, each plane stored the way that measured shortest.
+
+A plane is constant, packed as it is, or coded by static rANS with one frequency table or with one a class. A table is
+described by the logarithm of its frequencies, in quarters or eighths of an octave, predicted by the symbol below or by
+the table before; unlike the tables of weights these use all 256 symbols, have no escapes and may have holes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight import kernels
+from netweight.entropy.normalise import TOTAL, normalise
+from netweight.entropy.small import Reader, damaged, decode_small, encode_small, lanes_of
+from netweight.entropy.tables import EIGHTHS, TOP_OCTAVES
+from netweight.kernels import Bytes, Model, Segment, Tables
+
+CONSTANT, PACKED, CODED, CLASSED = range(4)
+FINE = 4  # flag beside the kind: levels in eighths of an octave
+FINE_FROM = 1 << 20  # symbols from which on eighths pay for their bits
+SPREAD = 3  # levels tried around the ideal one
+
+_PLAIN = Model(1, 1, 0, 0, np.zeros((1, 4), np.int32))
+_NO_INDEX: NDArray[np.uint16] = np.zeros(0, np.uint16)
+
+Counts = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """How a plane is stored.
+
+    Attributes:
+        width: bits of a value, 1 .. 8.
+        kind: CONSTANT, PACKED, CODED or CLASSED.
+        value: of a constant plane.
+        tables: one, or one a class.
+    """
+
+    width: int
+    kind: int
+    value: int = 0
+    tables: Tables | None = None
+
+
+def fit_field(counts: Counts, width: int) -> tuple[bytes, Field, float]:
+    """Choose the shortest way to store a plane.
+
+    Args:
+        counts: int64 [T, 256], how often each value occurs in each class.
+        width: bits of a value.
+
+    Returns:
+        The description that `read_field` reads, the field, and the bits of both description and plane.
+    """
+    whole = counts.sum(axis=0, keepdims=True)
+    total = int(whole.sum())
+    used = np.flatnonzero(whole[0])
+    if used.size <= 1:
+        value = int(used[0]) if used.size else 0
+        return bytes([CONSTANT, value]), Field(width, CONSTANT, value), 16.0
+    best = bytes([PACKED]), Field(width, PACKED), 8.0 + width * total
+    for kind, each in ((CODED, whole), (CLASSED, counts)):
+        # A table that could not win even if its parameters cost one bit each is not fitted.
+        if (kind == CLASSED and len(counts) == 1) or ideal_bits(each) + np.count_nonzero(each) >= best[2]:
+            continue
+        description, tables = _describe(each, total >= FINE_FROM)
+        bits = 8.0 * len(description) + _table_bits(each, tables) + 8
+        if bits < best[2]:
+            head = bytes([kind | FINE * (total >= FINE_FROM)]) + description
+            best = head, Field(width, kind, 0, tables), bits
+    return best
+
+
+def read_field(reader: Reader, width: int, classes: int) -> Field:
+    """Read what `fit_field` wrote.
+
+    Raises:
+        FormatError: the description contradicts itself.
+    """
+    code = reader.take(1)[0]
+    kind, fine = code & 3, bool(code & FINE)
+    if code > 7 or (fine and kind < CODED):
+        raise damaged(f"a plane of kind {code}")
+    if kind == CONSTANT:
+        value = reader.take(1)[0]
+        if value >> width:
+            raise damaged(f"a constant of {value} in {width} bits")
+        return Field(width, CONSTANT, value)
+    if kind == PACKED:
+        return Field(width, PACKED)
+    return Field(width, kind, 0, _read(reader, 1 if kind == CODED else classes, width, fine))
+
+
+def encode_field(field: Field, values: Bytes, classes: Bytes | None = None) -> bytes:
+    """Store a plane's values, uint8 [n]; classes, uint8 [n], where the field looks at them."""
+    if field.kind == CONSTANT or not values.size:
+        return b""
+    if field.tables is None:
+        return pack(values, field.width)
+    if field.kind == CLASSED and classes is not None:
+        index = classes.astype(np.uint16)
+    else:
+        index = np.zeros(values.size, np.uint16)
+    return kernels.encode(values, index, [values.size], lanes_of(values.size), field.tables)
+
+
+def decode_field(field: Field, reader: Reader, count: int, classes: Bytes | None = None) -> Bytes:
+    """Read `count` values of a plane.
+
+    Raises:
+        FormatError: the data end early or contradict the coder.
+    """
+    if field.kind == CONSTANT or not count:
+        return np.full(count, field.value, np.uint8)
+    if field.tables is None:
+        return unpack(reader, count, field.width)
+    lanes = lanes_of(count)
+    data = reader.data[reader.at : reader.at + 4 * lanes + 2 * count]
+    segment = Segment(count, classes=classes if field.kind == CLASSED else None)
+    values, used = kernels.decode(data, lanes, field.tables, _PLAIN, [segment])
+    reader.at += used
+    return (values + np.int16(128)).astype(np.uint8)
+
+
+def pack(values: Bytes, width: int) -> bytes:
+    """Pack values of `width` bits: whole bytes, else their lowest 4, then 2, then 1 bits in planes of their own."""
+    if width == 8:
+        return values.tobytes()
+    out = b""
+    for size in (4, 2, 1):
+        if width & size:
+            part = values & np.uint8((1 << size) - 1)
+            values = values >> np.uint8(size)
+            if size == 1:
+                out += np.packbits(part, bitorder="little").tobytes()
+                continue
+            each = 8 // size
+            part = np.append(part, np.zeros(-part.size % each, np.uint8))
+            packed = part[0::each].copy()
+            for j in range(1, each):
+                packed |= part[j::each] << np.uint8(j * size)
+            out += packed.tobytes()
+    return out
+
+
+def unpack(reader: Reader, count: int, width: int) -> Bytes:
+    """Undo `pack`.
+
+    Raises:
+        FormatError: the data end early.
+    """
+    if width == 8:
+        return np.frombuffer(reader.take(count), np.uint8)
+    out = np.zeros(count, np.uint8)
+    at = 0
+    for size in (4, 2, 1):
+        if width & size:
+            each = 8 // size
+            packed = np.frombuffer(reader.take(-(-count // each)), np.uint8)
+            if size == 1:
+                part = np.unpackbits(packed, count=count, bitorder="little")
+            else:
+                part = np.empty((packed.size, each), np.uint8)
+                for j in range(each):
+                    part[:, j] = packed >> np.uint8(j * size)
+                part = part.reshape(-1)[:count] & np.uint8((1 << size) - 1)
+            out |= part << np.uint8(at)
+            at += size
+    return out
+
+
+def ideal_bits(counts: Counts) -> float:
+    """Empirical entropy of each class' values, summed: what no table can beat."""
+    n = counts.sum(axis=1, keepdims=True)
+    logs = np.log2(np.maximum(n, 1)) - np.log2(np.maximum(counts, 1))
+    return float(np.sum(counts * logs))
+
+
+def _table_bits(counts: Counts, tables: Tables) -> float:
+    return float(np.sum(counts * (12 - np.log2(np.maximum(tables.freq, 1)))))
+
+
+# ---- tables
+
+
+def _describe(counts: Counts, fine: bool) -> tuple[bytes, Tables]:
+    """Lowest and highest value, which classes occur, then the levels' residuals as one short stream."""
+    occurs = counts.sum(axis=1) > 0
+    used = np.flatnonzero(counts.sum(axis=0))
+    low, high = int(used[0]), int(used[-1])
+    levels = _fit(counts[occurs, low : high + 1], 8 if fine else 4)
+    before = _predictions(levels)
+    head = bytes([low, high])
+    if len(counts) > 1:
+        head += np.packbits(occurs, bitorder="little").tobytes()
+    data = head + encode_small((levels - before).ravel())
+    return data, _build(levels, occurs, low, fine)
+
+
+def _read(reader: Reader, classes: int, width: int, fine: bool) -> Tables:
+    low, high = reader.take(2)
+    if low > high or high >> width:
+        raise damaged(f"a table of the values {low} .. {high} in {width} bits")
+    occurs = np.ones(1, np.bool_)
+    if classes > 1:
+        packed = np.frombuffer(reader.take((classes + 7) // 8), np.uint8)
+        occurs = np.unpackbits(packed, count=classes, bitorder="little").astype(np.bool_)
+    size = high - low + 1
+    levels = decode_small(reader, int(occurs.sum()) * size).reshape(-1, size)
+    if len(levels):
+        levels[0] = np.cumsum(levels[0])
+        levels = np.cumsum(levels, axis=0)
+    if levels.size and (levels.min() < 0 or levels.max() > 1 + TOP_OCTAVES * (8 if fine else 4)):
+        raise damaged(f"a frequency level of {levels.min()} or {levels.max()}")
+    return _build(levels, occurs, low, fine)
+
+
+def _predictions(levels: Counts) -> Counts:
+    """The first table is predicted by the value below (0 at the start), the others by the table before."""
+    before = np.zeros_like(levels)
+    before[1:] = levels[:-1]
+    before[0, 1:] = levels[0, :-1]
+    return before
+
+
+def _fit(counts: Counts, octave: int) -> Counts:
+    """Level of each value: 0 for a hole, else 1 + log2 of the frequency in octaves' parts.
+
+    With n of N symbols at frequency 2^c / 4096: N 2^c / 4096 log2(e) - n c bits, and some 1.5 log2(1 + 2 |residual|)
+    for the level.
+    """
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ideal = (
+        np.rint(octave * np.log2(np.maximum(counts, 0.5) * TOTAL / total))
+        .clip(0, TOP_OCTAVES * octave)
+        .astype(np.int64)
+    )
+    tried = (ideal[..., None] + np.arange(-SPREAD, SPREAD + 1)).clip(0, TOP_OCTAVES * octave)
+    c = tried / octave
+    cost = total[..., None] * 2.0**c / 2839.1 - counts[..., None] * c
+    tried += 1
+    holes = counts == 0
+    tried[holes, 0] = 0
+    cost[holes, 0] = 0.0
+    levels = np.zeros(counts.shape, np.int64)
+    rows = np.arange(counts.shape[1])
+    for t in range(1, len(counts) + 1):
+        if t == 1:
+            levels[0] = _fit_first(tried[0], cost[0])
+        else:
+            both = cost[t - 1] + _residual_bits(tried[t - 1] - levels[t - 2][:, None])
+            levels[t - 1] = tried[t - 1][rows, both.argmin(axis=1)]
+    return levels
+
+
+def _fit_first(tried: Counts, cost: Float64) -> Counts:
+    guess = 0
+    out = []
+    for candidates, bits in zip(tried, cost, strict=True):
+        guess = int(candidates[(bits + _residual_bits(candidates - guess)).argmin()])
+        out.append(guess)
+    return np.array(out, np.int64)
+
+
+def _residual_bits(residual: Counts) -> Float64:
+    return np.asarray(1.5 * np.log2(1 + 2 * np.abs(residual)), np.float64)
+
+
+def _build(levels: Counts, occurs: NDArray[np.bool_], low: int, fine: bool) -> Tables:
+    weights = np.zeros((occurs.size, 256), np.int64)
+    eighths = np.maximum(levels - 1, 0) * (1 if fine else 2)
+    weights[occurs, low : low + levels.shape[1]] = np.where(levels > 0, EIGHTHS[eighths % 8] << (eighths // 8), 0)
+    return Tables(normalise(weights))

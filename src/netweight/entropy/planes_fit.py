@@ -1,0 +1,294 @@
+"""From floats to the head of their section: levels, tails, slots and fields, each decided by its measured cost."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.entropy.fields import PACKED, Field, fit_field, ideal_bits, read_field
+from netweight.entropy.planes_float import (
+    ABSENT,
+    CLEARLY,
+    COARSE,
+    FINE,
+    SHIFT_MARGIN,
+    SLOTS,
+    TABLE_OF_CLASS,
+    TABLES,
+    Alphabet,
+    Counts,
+    Floats,
+    Words,
+    choose_slots,
+    count_keys,
+    encode_chunk,
+    find_specials,
+    index_of,
+    is_special,
+    parts_by_tail,
+    rest_planes,
+    rest_widths,
+    symbols_of,
+)
+from netweight.entropy.planes_levels import (
+    LARGEST_ROWS,
+    QUARTERS,
+    TOP_BASE,
+    Format,
+    Place,
+    choose_tails,
+    fit_levels,
+    tail_of,
+    trailing_zeros,
+)
+from netweight.entropy.small import Reader, damaged, decode_small, encode_small, varint
+from netweight.entropy.stream import Piece
+from netweight.kernels import histogram
+
+SAMPLED = 1 << 17  # words of a section up to which every plane is counted in full
+EACH = 1 << 12  # words that a longer section's chunks give to the sample
+
+
+def encode_floats(
+    arrays: Sequence[Words], shapes: Sequence[tuple[int, ...]], form: Format, pieces: Sequence[Sequence[Piece]]
+) -> tuple[bytes, list[bytes]]:
+    """Code arrays of floats of one type.
+
+    Args:
+        arrays: flat words; those of complex numbers follow each other.
+        shapes: of the arrays, in elements.
+        form: of the floats.
+        pieces: of each chunk, in words.
+
+    Returns:
+        Head and chunks.
+    """
+    places = _place(arrays, [Place.of(shape, form.words) for shape in shapes], form)
+    zeros, tails = _tails(arrays, places, form)
+    # From here on everything is done chunk by chunk: it stays in the cache, and memory small.
+    draft = Floats(Alphabet(form, (), 0, ()), places, zeros, tails, Field(8, PACKED), ())
+    specials = find_specials(arrays)
+    counts = _count(arrays, pieces, draft, specials)
+    alphabet = choose_slots(counts, form, specials)
+    lookup = alphabet.symbol_of_key()
+    draft = replace(draft, alphabet=alphabet, rest=tuple(() for _ in zeros))
+    description, symbols, _ = fit_field(_symbol_counts(arrays, pieces, draft, counts, lookup), 8)
+    rest, rest_description = _fit_rest(arrays, pieces, draft, lookup)
+    head = replace(draft, symbols=symbols, rest=rest)
+    data = _write(head) + description + rest_description
+    return data, [encode_chunk(_words(arrays, chunk), chunk, head, lookup) for chunk in pieces]
+
+
+def _words(arrays: Sequence[Words], chunk: Sequence[Piece]) -> Words:
+    if len(chunk) == 1:
+        return arrays[chunk[0].tensor][chunk[0].start : chunk[0].start + chunk[0].size]
+    return np.concatenate([arrays[p.tensor][p.start : p.start + p.size] for p in chunk])
+
+
+def _place(arrays: Sequence[Words], places: Sequence[Place], form: Format) -> tuple[Place, ...]:
+    """Levels of each array, relative to the largest."""
+    if sum(p.rows for p in places) > LARGEST_ROWS:
+        places = [Place(1, p.size) for p in places]
+    fitted = [fit_levels(index_of(x, form), p, form) for x, p in zip(arrays, places, strict=True)]
+    finite = [scale for scale, _ in fitted if scale > -np.inf]
+    top = round(QUARTERS * max(finite, default=0.0))
+    out = []
+    for scale, place in fitted:
+        base = TOP_BASE + round(QUARTERS * scale) - top if scale > -np.inf else 0
+        out.append(replace(place, base=max(base, 0)))
+    return tuple(out)
+
+
+def _tails(
+    arrays: Sequence[Words], places: Sequence[Place], form: Format
+) -> tuple[tuple[int, ...], tuple[NDArray[np.int16], ...] | None]:
+    if sum(p.rows for p in places) > LARGEST_ROWS:
+        return (0,), None
+    each = [trailing_zeros(x, p, form.low) for x, p in zip(arrays, places, strict=True)]
+    sizes = np.concatenate([np.full(p.rows, p.size // max(p.rows, 1)) for p in places])
+    zeros = choose_tails(np.concatenate(each), sizes)
+    if len(zeros) == 1:
+        return zeros, None
+    return zeros, tuple(np.maximum(tail_of(z, zeros), 0).astype(np.int16) for z in each)
+
+
+def _count(
+    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, specials: Sequence[int]
+) -> Counts:
+    """How often each table meets each key: int64 [5, keys]."""
+    form = draft.alphabet.form
+    keys = ((1 << form.exponent) + SHIFT_MARGIN) << form.prefix
+    width = -(-keys // 256)
+    counts = np.zeros((TABLES, width * 256), np.int64)
+    for chunk in pieces:
+        words, classes = _words(arrays, chunk), draft.classes(chunk)
+        special = is_special(words, specials)
+        if special is not None:
+            words, classes = words[~special], classes[~special]
+        counts += count_keys(index_of(words, form), classes, form, width)
+    return counts[:, :keys]
+
+
+def _symbol_counts(
+    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, counts: Counts, lookup: NDArray[np.uint8]
+) -> Counts:
+    """How often each table meets each symbol: int64 [5, 256]; from the keys, where there are no special words."""
+    out = np.zeros((TABLES, 256), np.int64)
+    if not draft.alphabet.specials:
+        for t in range(TABLES):
+            np.add.at(out[t], lookup, counts[t])
+        return out
+    for symbol, table, _ in _symbols(arrays, pieces, draft, lookup):
+        out += histogram(symbol, table, TABLES)
+    return out
+
+
+def _symbols(
+    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, lookup: NDArray[np.uint8]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16], Sequence[Piece]]]:
+    for chunk in pieces:
+        words, classes = _words(arrays, chunk), draft.classes(chunk)
+        symbol = symbols_of(words, index_of(words, draft.alphabet.form), classes, draft.alphabet, lookup)
+        yield symbol, TABLE_OF_CLASS[classes].astype(np.uint16), chunk
+
+
+# ---- rest
+
+
+def _fit_rest(
+    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, lookup: NDArray[np.uint8]
+) -> tuple[tuple[tuple[Field, ...], ...], bytes]:
+    """Fields of the rest; a plane whose sample is as good as random is packed without being counted."""
+    form = draft.alphabet.form
+    total = sum(x.size for x in arrays)
+    few = total <= SAMPLED
+    sampled = pieces if few else [[replace(p, size=min(p.size, EACH)) for p in chunk[:1]] for chunk in pieces]
+    widths = [rest_widths(form, zeros) for zeros in draft.zeros]
+    counts = _count_rest(arrays, sampled, draft, lookup, [[True] * len(w) for w in widths])
+    if not few:
+        wanted = [
+            [_promising(c, w) for c, w in zip(cs, ws, strict=True)] for cs, ws in zip(counts, widths, strict=True)
+        ]
+        counts = _count_rest(arrays, pieces, draft, lookup, wanted) if any(map(any, wanted)) else counts
+    else:
+        wanted = [[True] * len(w) for w in widths]
+    rest, description = [], b""
+    for cs, ws, wants in zip(counts, widths, wanted, strict=True):
+        fields = []
+        for c, w, want in zip(cs, ws, wants, strict=True):
+            data, field, _ = fit_field(c, w) if want else (bytes([PACKED]), Field(w, PACKED), 0.0)
+            description += data
+            fields.append(field)
+        rest.append(tuple(fields))
+    return tuple(rest), description
+
+
+def _promising(counts: Counts, width: int) -> bool:
+    """Whether a sample's entropy, corrected for its bias of 0.72 bit a value seen, is below the width."""
+    total = int(counts.sum())
+    return not total or ideal_bits(counts) + 0.72 * int(np.count_nonzero(counts)) < CLEARLY * width * total
+
+
+def _count_rest(
+    arrays: Sequence[Words],
+    pieces: Sequence[Sequence[Piece]],
+    draft: Floats,
+    lookup: NDArray[np.uint8],
+    wanted: Sequence[Sequence[bool]],
+) -> list[list[Counts]]:
+    form = draft.alphabet.form
+    _, _, slot = draft.alphabet.keys()
+    counts = [[np.zeros((SLOTS + 1, 256), np.int64) for _ in wants] for wants in wanted]
+    for symbol, _, chunk in _symbols(arrays, pieces, draft, lookup):
+        words = _words(arrays, chunk)
+        for part, _, zeros, tail in parts_by_tail(draft, symbol, draft.tails_of(chunk)):
+            chosen, slots = (words, slot[symbol]) if part is None else (words[part], slot[symbol[part]])
+            for j, plane in enumerate(rest_planes(chosen, form, zeros)):
+                if wanted[tail][j]:
+                    counts[tail][j] += histogram(plane, slots.astype(np.uint16), SLOTS + 1)
+    classes = len(draft.alphabet.kinds) + 1
+    return [[c[:classes] for c in cs] for cs in counts]
+
+
+# ---- head
+
+
+def _write(head: Floats) -> bytes:
+    """Special words, slots, bases, deviations, tails."""
+    alphabet = head.alphabet
+    size = alphabet.form.bits // 8
+    out = varint(len(alphabet.specials)) + b"".join(word.to_bytes(size, "little") for word in alphabet.specials)
+    out += varint(alphabet.first) + varint(len(alphabet.kinds)) + encode_small(np.array(alphabet.kinds, np.int64))
+    out += encode_small(np.array([p.base - 128 for p in head.places], np.int64))
+    out += encode_small(np.array([(p.row is not None) | (p.column is not None) << 1 for p in head.places], np.int64))
+    deviations = [level.astype(np.int64) for p in head.places for level in (p.row, p.column) if level is not None]
+    out += encode_small(np.concatenate([np.zeros(0, np.int64), *deviations]))
+    out += bytes([len(head.zeros), *head.zeros])
+    if head.tails is not None:
+        out += encode_small(np.concatenate(head.tails).astype(np.int64))
+    return out
+
+
+def decode_floats_head(reader: Reader, form: Format, shapes: Sequence[tuple[int, ...]]) -> Floats:
+    """Read the head of a section of floats.
+
+    Raises:
+        FormatError: the head contradicts itself or the shapes.
+    """
+    alphabet = _read_alphabet(reader, form)
+    places = _read_places(reader, [Place.of(shape, form.words) for shape in shapes])
+    count = reader.take(1)[0]
+    zeros = tuple(reader.take(count))
+    if not 1 <= count <= 4 or max(zeros) > form.low or any(a >= b for a, b in pairwise(zeros)):
+        raise damaged(f"trailing zeros {list(zeros)} of {form.low} bits")
+    tails = None
+    if count > 1:
+        rows = [p.rows for p in places]
+        flat = decode_small(reader, sum(rows)).astype(np.int16)
+        if flat.size and (flat.min() < 0 or flat.max() >= count):
+            raise damaged(f"tail {flat.min()} or {flat.max()} of {count}")
+        tails = tuple(np.split(flat, np.cumsum(rows)[:-1]))
+    symbols = read_field(reader, 8, TABLES)
+    classes = len(alphabet.kinds) + 1
+    rest = tuple(tuple(read_field(reader, width, classes) for width in rest_widths(form, z)) for z in zeros)
+    return Floats(alphabet, places, zeros, tails, symbols, rest)
+
+
+def _read_alphabet(reader: Reader, form: Format) -> Alphabet:
+    count = reader.varint()
+    if count > 7:
+        raise damaged(f"{count} special words")
+    specials = tuple(int.from_bytes(reader.take(form.bits // 8), "little") for _ in range(count))
+    first, slots = reader.varint(), reader.varint()
+    if slots > SLOTS or first + slots > (1 << form.exponent) + SHIFT_MARGIN:
+        raise damaged(f"{slots} exponents from {first} on")
+    kinds = tuple(decode_small(reader, slots).tolist())
+    if any(kind not in (ABSENT, COARSE, FINE) for kind in kinds):
+        raise damaged("an exponent of an unknown kind")
+    alphabet = Alphabet(form, specials, first, kinds)
+    if alphabet.keys()[0].size > 256:
+        raise damaged(f"{alphabet.keys()[0].size} symbols")
+    return alphabet
+
+
+def _read_places(reader: Reader, places: Sequence[Place]) -> tuple[Place, ...]:
+    if sum(p.rows for p in places) > LARGEST_ROWS:
+        places = [Place(1, p.size) for p in places]
+    bases = decode_small(reader, len(places)) + 128
+    flags = decode_small(reader, len(places))
+    if flags.size and (flags.min() < 0 or flags.max() > 3):
+        raise damaged("levels of an unknown kind")
+    total = sum((f & 1) * p.rows + (f >> 1) * p.columns for f, p in zip(flags.tolist(), places, strict=True))
+    if total > 2 * LARGEST_ROWS:
+        raise damaged(f"{total} levels")
+    deviations = decode_small(reader, total).astype(np.int16)
+    out, at = [], 0
+    for place, base, flag in zip(places, bases.tolist(), flags.tolist(), strict=True):
+        rows, columns = (flag & 1) * place.rows, (flag >> 1) * place.columns
+        row = deviations[at : at + rows] if rows else None
+        column = deviations[at + rows : at + rows + columns] if columns else None
+        out.append(replace(place, base=base, row=row, column=column))
+        at += rows + columns
+    return tuple(out)
