@@ -6,6 +6,7 @@
     torch_tensors    torch tensors as NumPy storage
     torch_io         files by torch.save, through the weights-only loader
     memory           mappings of arrays and tensors; ties
+    weights          one file of either kind
     folder           which files of a folder are weights
     core             Checkpoint, open_checkpoint
 

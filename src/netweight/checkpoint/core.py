@@ -13,19 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
-from netweight.checkpoint.folder import (
-    INDEX_SUFFIX,
-    SAFETENSORS_SUFFIX,
-    TORCH_SUFFIXES,
-    Layout,
-    layout_of_folder,
-    layout_of_index,
-)
+from netweight.checkpoint.folder import Layout, layout_of_folder, layout_of_index
 from netweight.checkpoint.header import damaged, short
 from netweight.checkpoint.infos import TensorInfo
 from netweight.checkpoint.memory import HeldTensors
-from netweight.checkpoint.safetensors_io import SafetensorsFile
-from netweight.checkpoint.torch_io import LEGACY_MAGIC, ZIP_MAGIC, open_torch
+from netweight.checkpoint.weights import INDEX_SUFFIX, open_weights
 from netweight.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -36,14 +28,6 @@ if TYPE_CHECKING:
     from netweight.dtypes import Array
 
 __all__ = ["Checkpoint", "open_checkpoint"]
-
-# First bytes of files that people name as checkpoints by mistake, and what to do then.
-_STRANGERS = (
-    (b"\x89NWT\r\n\x1a\n", "is compressed already", "Use `netweight restore` to get its tensors."),
-    (b"version https://git-lfs", "is a pointer of git LFS, not the file itself", "Run `git lfs pull`."),
-    (b"GGUF", "is a GGUF file", "Convert it to safetensors."),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file", "Convert it to safetensors."),
-)
 
 
 class Group(NamedTuple):
@@ -240,13 +224,13 @@ def _open_path(path: Path) -> Checkpoint:
     elif path.name.endswith(INDEX_SUFFIX):
         layout = layout_of_index(path)
     else:
-        tensors, source = _open_file(path, path.name)
+        tensors, source = open_weights(path, path.name)
         alone = Layout(path.parent, (), ())
         return Checkpoint((Group(path.name, "", tensors),), source, path, alone, _stamp([path]))
     several = len(layout.units) > 1
     groups = []
     for unit in layout.units:
-        opened = {file: _open_file(layout.root / file, file)[0] for file in unit.files}
+        opened = {file: open_weights(layout.root / file, file)[0] for file in unit.files}
         for name, file in unit.shard_of.items():
             if name not in opened[file].infos and name not in opened[file].ties:
                 raise damaged(f"The index {unit.label} expects tensor {short(name)} in {file}, which lacks it.")
@@ -266,31 +250,6 @@ def _mode(path: Path) -> int:
         raise UsageError(
             f"{path} cannot be opened: {error.strerror}.", "Check the path and its permissions."
         ) from error
-
-
-def _open_file(path: Path, source: str) -> tuple[TensorSource, str]:
-    """Open one weight file by its suffix, or by its first bytes where the suffix says nothing."""
-    try:
-        with path.open("rb") as file:
-            first = file.read(32)
-    except OSError as error:
-        raise FormatError(f"{source} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    for magic, what, remedy in _STRANGERS:
-        if first.startswith(magic):
-            raise FormatError(f"{source} {what}.", remedy)
-    if path.suffix == SAFETENSORS_SUFFIX:
-        if first.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
-            raise FormatError(f"{source} is a file by torch.save, not safetensors.", "Name it .pt, or convert it.")
-        return SafetensorsFile(path, source), source
-    if path.suffix in TORCH_SUFFIXES or first.startswith((ZIP_MAGIC, LEGACY_MAGIC)):
-        tensors, key = open_torch(path, source)
-        return tensors, f"{source}[{key}]" if key else source
-    if first[8:9] == b"{":
-        return SafetensorsFile(path, source), source
-    raise FormatError(
-        f"{source} is no checkpoint: neither safetensors nor a file by torch.save.",
-        f"Known suffixes are {', '.join((SAFETENSORS_SUFFIX, *TORCH_SUFFIXES, SAFETENSORS_SUFFIX + INDEX_SUFFIX))}.",
-    )
 
 
 def _agreed(metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -17,21 +17,11 @@ from typing import Final
 
 from netweight.checkpoint.header import MAX_HEADER_BYTES, damaged, short, strict_json
 from netweight.checkpoint.torch_io import LEGACY_MAGIC, ZIP_MAGIC
+from netweight.checkpoint.weights import INDEX_SUFFIX, SAFETENSORS_SUFFIX, TORCH_SUFFIXES
 from netweight.errors import FormatError, UsageError
 
-__all__ = [
-    "INDEX_SUFFIX",
-    "SAFETENSORS_SUFFIX",
-    "TORCH_SUFFIXES",
-    "Layout",
-    "Unit",
-    "layout_of_folder",
-    "layout_of_index",
-]
+__all__ = ["Layout", "Unit", "layout_of_folder", "layout_of_index"]
 
-SAFETENSORS_SUFFIX: Final = ".safetensors"
-TORCH_SUFFIXES: Final = (".pt", ".pth", ".bin", ".ckpt")
-INDEX_SUFFIX: Final = ".index.json"
 _SHARD: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{3,6})-of-(?P<count>\d{3,6})(?P<suffix>\.\w+)")
 _TRAINING_STATE: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*)\.\w+")
 
