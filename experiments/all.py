@@ -1,0 +1,59 @@
+"""Run every experiment: `python -m experiments.all [--seed 0] [--out FOLDER] [--data FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments import (
+    laplacian_curves,
+    laplacian_weights,
+    perturbation,
+    relu_centroids,
+    relu_pruning,
+    scalar_references,
+    surp_rule,
+    tightness,
+    universal_price,
+    waterfilling,
+    zero_rate,
+)
+from experiments.figures import OUT, Result, write
+
+RUNS: dict[str, Callable[[int], Result]] = {
+    "waterfilling": waterfilling.run,
+    "tightness": tightness.run,
+    "universal_price": universal_price.run,
+    "relu_pruning": relu_pruning.run,
+    "relu_centroids": relu_centroids.run,
+    "perturbation": perturbation.run,
+    "laplacian_curves": laplacian_curves.run,
+    "zero_rate": zero_rate.run,
+    "surp_rule": surp_rule.run,
+    "scalar_references": scalar_references.run,
+}
+
+
+def main() -> int:
+    """Return 1 when a claim did not hold."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.all")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the CSVs and figures")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="trained networks, .safetensors")
+    arguments = parser.parse_args()
+    verdicts = []
+    for name, run in RUNS.items():
+        start = time.perf_counter()
+        result = run(arguments.seed)
+        write(name, result, arguments.seed, arguments.out)
+        verdicts.append(result.verdict)
+        print(f"{name} ({time.perf_counter() - start:.1f} s): {result.verdict}", flush=True)
+    # What given networks look like is a finding, not a failure: it does not count for the exit code.
+    print(f"laplacian_weights: {laplacian_weights.report(arguments.data, arguments.seed, arguments.out)}")
+    return int(any(verdict.startswith("DOES NOT HOLD") for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

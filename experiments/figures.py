@@ -1,0 +1,78 @@
+"""What all experiments share: a result, its files, and the command line."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+OUT = Path("experiments/results")
+# Okabe and Ito's palette: distinct for colour-blind readers and on paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE: Any = {  # the stub wants a literal type for every key
+    "svg.hashsalt": "netweight",
+    "svg.fonttype": "none",
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "font.size": 9,
+    "lines.linewidth": 1.4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Columns for the CSV, a function that draws the panels, and what was found."""
+
+    columns: Mapping[str, Sequence[object]]
+    draw: Callable[[Sequence[Axes]], None]
+    verdict: str
+    panels: int = 1
+
+
+def write(name: str, result: Result, seed: int, out: Path) -> None:
+    """Write NAME.csv and NAME.svg into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / f"{name}.csv").open("w", newline="") as file:
+        file.write(f"# python -m experiments.{name} --seed {seed}; NumPy {np.__version__}, {platform.machine()}\n")
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(result.columns)
+        for row in zip(*result.columns.values(), strict=True):
+            writer.writerow([f"{x:.6g}" if isinstance(x, float) else x for x in row])
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.6 * result.panels, 3.4), layout="constrained")
+        result.draw(figure.subplots(1, result.panels, squeeze=False)[0])
+        figure.savefig(out / f"{name}.svg", metadata={"Date": None, "Creator": None})
+
+
+def command(name: str, run: Callable[[int], Result]) -> None:
+    """Command line of one experiment."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the CSV and the figure")
+    arguments = parser.parse_args()
+    result = run(arguments.seed)
+    write(name, result, arguments.seed, arguments.out)
+    print(f"{name}: {result.verdict}")
+
+
+def holds(claim: bool, text: str) -> str:
+    """One line that says whether the claim held."""
+    return f"{'holds' if claim else 'DOES NOT HOLD'}: {text}"
+
+
+def floats(values: Sequence[float] | np.ndarray) -> list[float]:
+    """Plain floats for a column."""
+    return [float(x) for x in values]
