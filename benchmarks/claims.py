@@ -116,9 +116,10 @@ def _margin_over_zstd(records: Records) -> _Finding:
 def _overhead(records: Records) -> _Finding:
     if not records:
         return None
-    worst = max(records, key=lambda r: float(r["coded_bytes"] / r["ideal_bytes"]))
-    percent = 100 * (worst["coded_bytes"] / worst["ideal_bytes"] - 1)
-    return percent <= 0.5, f"at most {percent:.3f} %, on {worst['tensor']} by {worst['codec']}"
+    worst = max(records, key=lambda r: float(r["coded_bytes"] / r["model_bytes"]))
+    percent, over_entropy = (100 * (worst["coded_bytes"] / worst[key] - 1) for key in ("model_bytes", "entropy_bytes"))
+    where = f"{worst['tensor']}, {worst['codec']} at {worst['asked_bits']:g} bits"
+    return percent <= 0.5, f"at most {percent:.3f} %, on {where} ({over_entropy:.3f} % over the entropy)"
 
 
 def _speeds(records: Records) -> dict[str, dict[float, float]]:

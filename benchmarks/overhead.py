@@ -1,8 +1,9 @@
 """What the coder adds to the ideal cost of its own model, on the tensors of 1 M weights and more.
 
-The model is: one static distribution for each table (class, neighbours, codebook). Its ideal cost is the empirical
-entropy of the integers given their tables, with no charge for saying which distributions. What is compared is the whole
-file that holds the tensor alone: states, words, escapes, levels, tables, checksums, chunk index, header.
+The model is the frequency tables in the file, one for each class, neighbourhood and codebook; its ideal cost is the sum
+of -log2 of the probability they give each integer. A stricter yardstick stands beside it: the empirical entropy of the
+integers given their tables, as if the best distributions were known for nothing. What is compared with both is the
+whole file that holds the tensor alone: states, words, escapes, levels, tables, checksums, chunk index, header.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 import netweight as nw
 from netweight import kernels
 from netweight.checkpoint import open_checkpoint
-from netweight.codecs.base import Stat
 from netweight.codecs.registry import codecs
 from netweight.dtypes import is_float, to_float32
 from netweight.entropy.layout import segment
-from netweight.entropy.stream import IntStream, model_of, plan_chunks, table_count
+from netweight.entropy.stream import IntStream, decode_head, encode_section, plan_chunks, table_count
+from netweight.importance.stat import Stat
 
 from . import store
 from .networks import find
@@ -60,22 +62,41 @@ def _one_tensor(w: kernels.Float32, codec: str) -> Iterator[dict[str, Any]]:
         plan = nw.allocate(curves, bits=bits)
         archive = nw.encode({"w": w}, plan, importance)
         parts = codecs()[codec].encode(w, importance["w"], plan.choices["w"].knob)
-        ideal = sum(ideal_bits(stream, parts.bits) for stream in parts.streams.values())
-        print(f"{codec} {bits:g} bits, {w.shape}: {100 * (8 * archive.nbytes / ideal - 1):+.3f} %", flush=True)
-        yield {"asked_bits": bits, "ideal_bytes": ideal / 8, "coded_bytes": archive.nbytes}
+        (stream,) = parts.streams.values()
+        model, entropy = (round(bits / 8) for bits in ideal_bits(stream, parts.bits))
+        print(f"{codec} {bits:g} bits, {w.shape}: {100 * (archive.nbytes / model - 1):+.3f} %", flush=True)
+        yield {"asked_bits": bits, "model_bytes": model, "entropy_bytes": entropy, "coded_bytes": archive.nbytes}
 
 
-def ideal_bits(stream: IntStream, trellis_bits: int) -> float:
-    """Empirical entropy of a tensor's integers given the tables that code them, sum over tables of n H.
+def ideal_bits(stream: IntStream, trellis_bits: int) -> tuple[float, float]:
+    """Cost of a tensor's integers without any overhead: under the tables that its file holds, and under the best ones.
 
     Args:
         stream: the integers and how they are scanned.
         trellis_bits: log2 of the states of their trellis, 0 without.
 
     Returns:
-        bits; low bits that are written as they are count as they are, what an escape writes besides does not count.
+        sum of -log2(frequency / 4096), and sum over tables of n H, both in bits. Low bits that are written as they are
+        count as they are; what an escape writes besides its symbol does not count.
     """
-    model = model_of(trellis_bits, bool(stream.layout.plane))
+    head, _ = encode_section([stream], trellis_bits)
+    decoded = decode_head(head, [stream.layout])
+    counts = _counts(stream, decoded.model)
+    frequency = decoded.tables.freq.astype(np.float64)
+    escape = np.where(np.arange(256) & 1, frequency[:, 255:], frequency[:, :1])
+    frequency = np.where(frequency > 0, frequency, escape)
+    used, totals = counts > 0, counts.sum(axis=1)
+    if not (frequency[used] > 0).all():
+        raise ValueError("an integer has no probability in its table")
+    low = stream.shift * stream.layout.size
+    model = float(np.sum(counts[used] * np.log2(4096 / frequency[used])))
+    totals = totals[totals > 0]
+    entropy = float(np.sum(totals * np.log2(totals)) - np.sum(counts[used] * np.log2(counts[used])))
+    return low + model, low + entropy
+
+
+def _counts(stream: IntStream, model: kernels.Model) -> NDArray[np.int64]:
+    """How often each table codes each symbol; int64 [tables, 256]."""
     high = (stream.k >> stream.shift).astype(np.int32)
     symbols = np.where(abs(high) <= 126, high, np.where(high & 1, 127, -128)).astype(np.int16)
     counts = np.zeros((table_count(model), 256), np.int64)
@@ -83,10 +104,7 @@ def ideal_bits(stream: IntStream, trellis_bits: int) -> float:
         place = segment(stream.layout, stream.levels, piece.start, piece.size)
         symbol, index, _ = kernels.contexts(symbols[piece.start : piece.start + piece.size], model, place)
         counts += kernels.histogram(symbol, index, table_count(model))
-    used, totals = counts[counts > 0], counts.sum(axis=1)
-    totals = totals[totals > 0]
-    entropy = float(np.sum(totals * np.log2(totals)) - np.sum(used * np.log2(used)))
-    return entropy + stream.shift * stream.layout.size
+    return counts
 
 
 if __name__ == "__main__":

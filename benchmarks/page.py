@@ -114,16 +114,13 @@ def _still_better(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _overhead(section: _Section) -> str:
-    rows = [
-        [r["tensor"], f"{r['weights']:,}", r["codec"], f"{r['asked_bits']:g}",
-         f"{r['ideal_bytes']:,.0f}", f"{r['coded_bytes']:,}",
-         f"{100 * (r['coded_bytes'] / r['ideal_bytes'] - 1):+.3f} %"]
-        for r in section["records"]
-    ]  # fmt: skip
-    table = _table(
-        ("tensor", "weights", "codec", "asked bits/weight", "ideal bytes", "coded bytes", "the coder adds"), rows
-    )
-    return "\n\n".join([_OVERHEAD, _stamp(section), table])
+    rows = []
+    for r in section["records"]:
+        over = [f"{100 * (r['coded_bytes'] / r[key] - 1):+.3f} %" for key in ("model_bytes", "entropy_bytes")]
+        sizes = [f"{r[key]:,}" for key in ("model_bytes", "entropy_bytes", "coded_bytes")]
+        rows.append([r["tensor"], f"{r['weights']:,}", r["codec"], f"{r['asked_bits']:g}", *sizes, *over])
+    head = ("tensor", "weights", "codec", "asked bits/weight", "model bytes", "entropy bytes", "file bytes")
+    return "\n\n".join([_OVERHEAD, _stamp(section), _table((*head, "over the model", "over the entropy"), rows)])
 
 
 def _speed(section: _Section) -> str:
@@ -191,9 +188,9 @@ do not."""
 _OVERHEAD: Final = """\
 ## What the coder adds to its own model
 
-Bytes of a file that holds one tensor alone, header, index, tables and all, against the empirical entropy of its
-integers given the tables that code them: what a coder without any overhead would need, were the best distributions
-known for nothing."""
+Bytes of a file that holds one tensor alone, header, index, levels, tables and all, against the ideal cost of its
+integers: the sum of -log2 of the probabilities in the file's own tables (*model*), and, stricter, their empirical
+entropy given the tables that code them, as if the best distributions were known for nothing (*entropy*)."""
 _SPEED: Final = """\
 ## Decoding speed, one thread
 

@@ -143,13 +143,27 @@ class TestVerdicts:
                 "codec": "uniform",
                 "weights": 2_000_000,
                 "asked_bits": 3.0,
-                "ideal_bytes": 1e6,
+                "model_bytes": 10**6,
+                "entropy_bytes": 999_000,
                 "coded_bytes": coded,
             }
             for t, coded in (("a", 1_004_000), ("b", 1_006_000))
         ]
         assert outcome({"overhead": section(*records)}, "the coder adds") == "FAIL"
         assert outcome({"overhead": section(records[0])}, "the coder adds") == "PASS"
+
+
+def test_ideal_cost_of_a_known_source():
+    from benchmarks.overhead import ideal_bits
+
+    from netweight.entropy.layout import Layout, Levels
+    from netweight.entropy.stream import IntStream
+
+    rng = np.random.default_rng(0)
+    k = rng.choice(np.array([-1, 0, 1], np.int32), 1 << 17, p=[0.25, 0.5, 0.25])
+    model, entropy = ideal_bits(IntStream(k, Layout(1, k.size), Levels(8)), 0)
+    assert entropy == pytest.approx(1.5 * k.size, rel=1e-3)
+    assert entropy <= model < 1.01 * entropy
 
 
 class TestPage:
