@@ -180,6 +180,12 @@ class TestTorch:
         assert checkpoint.ties == {"b": "a"}
         assert checkpoint.groups["pytorch_model-00001-of-00002.bin"] == ("a", "b")
 
+    def test_a_tie_in_one_shard_cannot_hide_a_tensor_of_another(self, tmp_path):
+        shared = self.torch.ones(3)
+        self.torch.save({"a": shared, "b": shared}, tmp_path / "model-00001-of-00002.bin")
+        self.save(tmp_path / "model-00002-of-00002.bin", b=3)
+        assert "hold a tensor 'b', the second is model-00002-of-00002.bin." in message(tmp_path)
+
     def test_ties_keep_their_component(self, tmp_path):
         shared = self.torch.ones(3)
         for folder in "ab":

@@ -75,18 +75,19 @@ class Checkpoint:
         self.infos: dict[str, TensorInfo] = {}
         self.ties: dict[str, str] = {}
         self._home: dict[str, tuple[TensorSource, str]] = {}
-        names: list[str] = []
+        names: dict[str, None] = {}
         groups: dict[str, tuple[str, ...]] = {}
         for file, prefix, tensors in parts:
             groups[file] = tuple([prefix + name for name in tensors.names]) if prefix else tensors.names
-            names += groups[file]
+            twice = next((name for name in groups[file] if name in names), None)
+            if twice is not None:
+                raise FormatError(
+                    f"Two files of {source} hold a tensor {short(twice)}, the second is {file}.",
+                    "Keep one of them, or compress the files one by one.",
+                )
+            names.update(dict.fromkeys(groups[file]))
             for name, info in tensors.infos.items():
                 full = prefix + name
-                if full in self._home:
-                    raise FormatError(
-                        f"Two files of {source} hold a tensor {short(full)}, the second is {file}.",
-                        "Keep one of them, or compress the files one by one.",
-                    )
                 self._home[full] = (tensors, name)
                 self.infos[full] = TensorInfo(full, info.dtype, info.shape) if prefix else info
             self.ties.update({prefix + alias: prefix + owner for alias, owner in tensors.ties.items()})
