@@ -22,7 +22,9 @@ FINE_FROM = 1 << 20  # symbols from which on eighths pay for their bits
 SPREAD = 3  # levels tried around the ideal one
 
 _PLAIN = Model(1, 1, 0, 0, np.zeros((1, 4), np.int32))
-_NO_INDEX: NDArray[np.uint16] = np.zeros(0, np.uint16)
+# Bits of a level that is so far from its prediction.
+_PRICES = 1.5 * np.log2(1 + 2 * np.arange(2 + TOP_OCTAVES * 8))
+_RESIDUAL_BITS: list[float] = _PRICES.tolist()
 
 Counts = NDArray[np.int64]
 Float64 = NDArray[np.float64]
@@ -63,8 +65,8 @@ def fit_field(counts: Counts, width: int) -> tuple[bytes, Field, float]:
         return bytes([CONSTANT, value]), Field(width, CONSTANT, value), 16.0
     best = bytes([PACKED]), Field(width, PACKED), 8.0 + width * total
     for kind, each in ((CODED, whole), (CLASSED, counts)):
-        # A table that could not win even if its parameters cost one bit each is not fitted.
-        if (kind == CLASSED and len(counts) == 1) or ideal_bits(each) + np.count_nonzero(each) >= best[2]:
+        # A table that could not win even if its parameters cost two bits each is not fitted.
+        if (kind == CLASSED and len(counts) == 1) or ideal_bits(each) + 2 * np.count_nonzero(each) >= best[2]:
             continue
         description, tables = _describe(each, total >= FINE_FROM)
         bits = 8.0 * len(description) + _table_bits(each, tables) + 8
@@ -122,7 +124,7 @@ def decode_field(field: Field, reader: Reader, count: int, classes: Bytes | None
     segment = Segment(count, classes=classes if field.kind == CLASSED else None)
     values, used = kernels.decode(data, lanes, field.tables, _PLAIN, [segment])
     reader.at += used
-    return (values + np.int16(128)).astype(np.uint8)
+    return values.astype(np.uint8) ^ np.uint8(128)
 
 
 def pack(values: Bytes, width: int) -> bytes:
@@ -249,24 +251,20 @@ def _fit(counts: Counts, octave: int) -> Counts:
     rows = np.arange(counts.shape[1])
     for t in range(1, len(counts) + 1):
         if t == 1:
-            levels[0] = _fit_first(tried[0], cost[0])
+            levels[0] = _fit_first(tried[0].tolist(), cost[0].tolist())
         else:
-            both = cost[t - 1] + _residual_bits(tried[t - 1] - levels[t - 2][:, None])
+            both = cost[t - 1] + _PRICES.take(np.abs(tried[t - 1] - levels[t - 2][:, None]))
             levels[t - 1] = tried[t - 1][rows, both.argmin(axis=1)]
     return levels
 
 
-def _fit_first(tried: Counts, cost: Float64) -> Counts:
+def _fit_first(tried: list[list[int]], cost: list[list[float]]) -> list[int]:
     guess = 0
     out = []
     for candidates, bits in zip(tried, cost, strict=True):
-        guess = int(candidates[(bits + _residual_bits(candidates - guess)).argmin()])
+        _, guess = min((b + _RESIDUAL_BITS[abs(c - guess)], c) for c, b in zip(candidates, bits, strict=True))
         out.append(guess)
-    return np.array(out, np.int64)
-
-
-def _residual_bits(residual: Counts) -> Float64:
-    return np.asarray(1.5 * np.log2(1 + 2 * np.abs(residual)), np.float64)
+    return out
 
 
 def _build(levels: Counts, occurs: NDArray[np.bool_], low: int, fine: bool) -> Tables:

@@ -9,28 +9,20 @@ from numpy.typing import NDArray
 
 from netweight.entropy.fields import PACKED, Field, fit_field, ideal_bits, read_field
 from netweight.entropy.planes_float import (
-    ABSENT,
-    CLEARLY,
-    COARSE,
-    FINE,
-    SHIFT_MARGIN,
-    SLOTS,
-    TABLE_OF_CLASS,
+    MARGIN,
     TABLES,
     Alphabet,
-    Counts,
     Floats,
+    Uint16,
     Words,
-    choose_slots,
-    count_keys,
     encode_chunk,
-    find_specials,
     index_of,
-    is_special,
-    parts_by_tail,
+    key_count,
     rest_planes,
     rest_widths,
+    shift_of,
     symbols_of,
+    table_of,
 )
 from netweight.entropy.planes_levels import (
     LARGEST_ROWS,
@@ -43,12 +35,16 @@ from netweight.entropy.planes_levels import (
     tail_of,
     trailing_zeros,
 )
+from netweight.entropy.planes_slots import LARGEST_SPECIALS, SLOTS, choose_slots, find_specials, is_special
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, varint
 from netweight.entropy.stream import Piece
-from netweight.kernels import histogram
+from netweight.kernels import Bytes, histogram
 
 SAMPLED = 1 << 17  # words of a section up to which every plane is counted in full
 EACH = 1 << 12  # words that a longer section's chunks give to the sample
+CLEARLY = 0.997  # a plane whose sample has this share of its width as entropy is packed
+
+Counts = NDArray[np.int64]
 
 
 def encode_floats(
@@ -68,7 +64,7 @@ def encode_floats(
     places = _place(arrays, [Place.of(shape, form.words) for shape in shapes], form)
     zeros, tails = _tails(arrays, places, form)
     # From here on everything is done chunk by chunk: it stays in the cache, and memory small.
-    draft = Floats(Alphabet(form, (), 0, ()), places, zeros, tails, Field(8, PACKED), ())
+    draft = Floats(Alphabet(form), places, zeros, tails, Field(8, PACKED), ())
     specials = find_specials(arrays)
     counts = _count(arrays, pieces, draft, specials)
     alphabet = choose_slots(counts, form, specials)
@@ -119,46 +115,56 @@ def _count(
 ) -> Counts:
     """How often each table meets each key: int64 [5, keys]."""
     form = draft.alphabet.form
-    keys = ((1 << form.exponent) + SHIFT_MARGIN) << form.prefix
+    keys = key_count(form)
     width = -(-keys // 256)
-    counts = np.zeros((TABLES, width * 256), np.int64)
+    counts = np.zeros((TABLES * width, 256), np.int64)
     for chunk in pieces:
         words, classes = _words(arrays, chunk), draft.classes(chunk)
         special = is_special(words, specials)
         if special is not None:
             words, classes = words[~special], classes[~special]
-        counts += count_keys(index_of(words, form), classes, form, width)
-    return counts[:, :keys]
+        key = index_of(words, form) + shift_of(classes, form)
+        index = table_of(classes).astype(np.uint16)
+        index *= np.uint16(width)
+        index += key >> np.uint16(8)
+        counts += histogram(key.astype(np.uint8), index, TABLES * width)
+    return counts.reshape(TABLES, -1)[:, :keys]
 
 
 def _symbol_counts(
-    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, counts: Counts, lookup: NDArray[np.uint8]
+    arrays: Sequence[Words],
+    pieces: Sequence[Sequence[Piece]],
+    draft: Floats,
+    counts: Counts,
+    lookup: Bytes,
 ) -> Counts:
     """How often each table meets each symbol: int64 [5, 256]; from the keys, where there are no special words."""
     out = np.zeros((TABLES, 256), np.int64)
-    if not draft.alphabet.specials:
-        for t in range(TABLES):
-            np.add.at(out[t], lookup, counts[t])
+    if draft.alphabet.specials:
+        for symbol, table, _ in _symbols(arrays, pieces, draft, lookup):
+            out += histogram(symbol, table, TABLES)
         return out
-    for symbol, table, _ in _symbols(arrays, pieces, draft, lookup):
-        out += histogram(symbol, table, TABLES)
+    for t in range(TABLES):
+        used = np.flatnonzero(counts[t])
+        np.add.at(out[t], lookup[used], counts[t, used])
     return out
 
 
 def _symbols(
-    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, lookup: NDArray[np.uint8]
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint16], Sequence[Piece]]]:
+    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, lookup: Bytes
+) -> Iterator[tuple[Bytes, Uint16, Sequence[Piece]]]:
+    form = draft.alphabet.form
     for chunk in pieces:
         words, classes = _words(arrays, chunk), draft.classes(chunk)
-        symbol = symbols_of(words, index_of(words, draft.alphabet.form), classes, draft.alphabet, lookup)
-        yield symbol, TABLE_OF_CLASS[classes].astype(np.uint16), chunk
+        symbol = symbols_of(words, index_of(words, form) + shift_of(classes, form), draft.alphabet, lookup)
+        yield symbol, table_of(classes).astype(np.uint16), chunk
 
 
 # ---- rest
 
 
 def _fit_rest(
-    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, lookup: NDArray[np.uint8]
+    arrays: Sequence[Words], pieces: Sequence[Sequence[Piece]], draft: Floats, lookup: Bytes
 ) -> tuple[tuple[tuple[Field, ...], ...], bytes]:
     """Fields of the rest; a plane whose sample is as good as random is packed without being counted."""
     form = draft.alphabet.form
@@ -195,21 +201,20 @@ def _count_rest(
     arrays: Sequence[Words],
     pieces: Sequence[Sequence[Piece]],
     draft: Floats,
-    lookup: NDArray[np.uint8],
+    lookup: Bytes,
     wanted: Sequence[Sequence[bool]],
 ) -> list[list[Counts]]:
     form = draft.alphabet.form
-    _, _, slot = draft.alphabet.keys()
-    counts = [[np.zeros((SLOTS + 1, 256), np.int64) for _ in wants] for wants in wanted]
+    slot = draft.alphabet.slot_of_symbol()
+    counts = [[np.zeros((draft.alphabet.slots + 1, 256), np.int64) for _ in wants] for wants in wanted]
     for symbol, _, chunk in _symbols(arrays, pieces, draft, lookup):
         words = _words(arrays, chunk)
-        for part, _, zeros, tail in parts_by_tail(draft, symbol, draft.tails_of(chunk)):
-            chosen, slots = (words, slot[symbol]) if part is None else (words[part], slot[symbol[part]])
-            for j, plane in enumerate(rest_planes(chosen, form, zeros)):
+        for tail, part in draft.parts(symbol, chunk):
+            index = slot.take(symbol[part]).astype(np.uint16)
+            for j, plane in enumerate(rest_planes(words[part], form, draft.zeros[tail])):
                 if wanted[tail][j]:
-                    counts[tail][j] += histogram(plane, slots.astype(np.uint16), SLOTS + 1)
-    classes = len(draft.alphabet.kinds) + 1
-    return [[c[:classes] for c in cs] for cs in counts]
+                    counts[tail][j] += histogram(plane, index, draft.alphabet.slots + 1)
+    return counts
 
 
 # ---- head
@@ -220,7 +225,7 @@ def _write(head: Floats) -> bytes:
     alphabet = head.alphabet
     size = alphabet.form.bits // 8
     out = varint(len(alphabet.specials)) + b"".join(word.to_bytes(size, "little") for word in alphabet.specials)
-    out += varint(alphabet.first) + varint(len(alphabet.kinds)) + encode_small(np.array(alphabet.kinds, np.int64))
+    out += b"".join(map(varint, (alphabet.first, alphabet.below, alphabet.fine, alphabet.above)))
     out += encode_small(np.array([p.base - 128 for p in head.places], np.int64))
     out += encode_small(np.array([(p.row is not None) | (p.column is not None) << 1 for p in head.places], np.int64))
     deviations = [level.astype(np.int64) for p in head.places for level in (p.row, p.column) if level is not None]
@@ -251,25 +256,23 @@ def decode_floats_head(reader: Reader, form: Format, shapes: Sequence[tuple[int,
             raise damaged(f"tail {flat.min()} or {flat.max()} of {count}")
         tails = tuple(np.split(flat, np.cumsum(rows)[:-1]))
     symbols = read_field(reader, 8, TABLES)
-    classes = len(alphabet.kinds) + 1
+    classes = alphabet.slots + 1
     rest = tuple(tuple(read_field(reader, width, classes) for width in rest_widths(form, z)) for z in zeros)
     return Floats(alphabet, places, zeros, tails, symbols, rest)
 
 
 def _read_alphabet(reader: Reader, form: Format) -> Alphabet:
     count = reader.varint()
-    if count > 7:
+    if count > LARGEST_SPECIALS:
         raise damaged(f"{count} special words")
     specials = tuple(int.from_bytes(reader.take(form.bits // 8), "little") for _ in range(count))
-    first, slots = reader.varint(), reader.varint()
-    if slots > SLOTS or first + slots > (1 << form.exponent) + SHIFT_MARGIN:
+    first, below, fine, above = (reader.varint() for _ in range(4))
+    slots = below + fine + above
+    if slots > SLOTS or first + slots > (1 << form.exponent) + MARGIN:
         raise damaged(f"{slots} exponents from {first} on")
-    kinds = tuple(decode_small(reader, slots).tolist())
-    if any(kind not in (ABSENT, COARSE, FINE) for kind in kinds):
-        raise damaged("an exponent of an unknown kind")
-    alphabet = Alphabet(form, specials, first, kinds)
-    if alphabet.keys()[0].size > 256:
-        raise damaged(f"{alphabet.keys()[0].size} symbols")
+    alphabet = Alphabet(form, specials, first, below, fine, above)
+    if alphabet.size > 256:
+        raise damaged(f"{alphabet.size} symbols")
     return alphabet
 
 

@@ -6,33 +6,26 @@ follow in 16 bits). Exponents are relative to the class of the word. The rest is
 bits that are zero in all of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.entropy.fields import Field, decode_field, encode_field, ideal_bits, pack, unpack
+from netweight.entropy.fields import CLASSED, Field, decode_field, encode_field, pack, unpack
 from netweight.entropy.planes_levels import Format, Place, spread
 from netweight.entropy.small import Reader, damaged
 from netweight.entropy.stream import Piece
-from netweight.kernels import Bytes, histogram
+from netweight.kernels import Bytes
 
 TABLES = 5  # four quarters of an octave, and rows of zeros
-SHIFT_MARGIN = 64  # octaves a class may shift exponents by
-SLOTS = 64  # exponents that have symbols
-ABSENT, COARSE, FINE = range(3)
-LARGEST_SPECIALS = 7
-SPECIAL_SHARE = 1 / 64
-SAMPLE = 1 << 12
-CLEARLY = 0.997  # a plane whose sample has this share of its width as entropy is packed
-
-_CLASS = np.arange(256)
-TABLE_OF_CLASS = np.where(_CLASS == 0, 4, _CLASS & 3).astype(np.uint8)
+MARGIN = 64  # octaves a class may shift exponents by
 
 Words = NDArray[np.unsignedinteger]
 Uint16 = NDArray[np.uint16]
-Counts = NDArray[np.int64]
+Part = NDArray[np.intp] | slice
+
+EVERYTHING = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,36 +36,88 @@ class Alphabet:
         form: of the floats.
         specials: words, in the order of their symbols.
         first: relative exponent of the first slot, plus 64.
-        kinds: ABSENT, COARSE or FINE for each slot.
+        below: coarse slots below the fine ones, one symbol each.
+        fine: slots of 2^k symbols each.
+        above: coarse slots above them.
     """
 
     form: Format
-    specials: tuple[int, ...]
-    first: int
-    kinds: tuple[int, ...]
+    specials: tuple[int, ...] = ()
+    first: int = 0
+    below: int = 0
+    fine: int = 0
+    above: int = 0
 
-    def keys(self) -> tuple[Counts, NDArray[np.bool_], Bytes]:
-        """Of each symbol: key (relative exponent and prefix), whether it is coarse, and its class for the rest."""
+    @property
+    def slots(self) -> int:
+        """Exponents that have symbols."""
+        return self.below + self.fine + self.above
+
+    @property
+    def first_slot(self) -> int:
+        """Symbol of the first slot."""
+        return 1 + len(self.specials)
+
+    @property
+    def first_fine(self) -> int:
+        """Symbol of the first fine slot."""
+        return self.first_slot + self.below
+
+    @property
+    def end_fine(self) -> int:
+        """Symbol behind the last fine slot."""
+        return self.first_fine + (self.fine << self.form.prefix)
+
+    @property
+    def size(self) -> int:
+        """Symbols."""
+        return self.end_fine + self.above
+
+    @property
+    def first_key(self) -> int:
+        """Key of the first fine slot."""
+        return (self.first + self.below) << self.form.prefix
+
+    def keys(self) -> Uint16:
+        """Key (relative exponent and prefix) of each symbol, uint16 [size]; of coarse ones with a prefix of 0."""
         k = self.form.prefix
-        keys, coarse, slot = [0], [False], [0]
-        keys += [0] * len(self.specials)
-        coarse += [False] * len(self.specials)
-        slot += [0] * len(self.specials)
-        for j, kind in enumerate(self.kinds):
-            each = {ABSENT: 0, COARSE: 1, FINE: 1 << k}[kind]
-            keys += [((self.first + j) << k) + m for m in range(each)]
-            coarse += [kind == COARSE] * each
-            slot += [j + 1] * each
-        return np.array(keys, np.int64), np.array(coarse, np.bool_), np.array(slot, np.uint8)
+        slots = (self.first + np.arange(self.slots)) << k
+        fine = self.first_key + np.arange(self.fine << k)
+        nothing = np.zeros(self.first_slot, np.int64)
+        below, above = slots[: self.below], slots[self.below + self.fine :]
+        return np.concatenate([nothing, below, fine, above]).astype(np.uint16)
+
+    def slot_of_symbol(self) -> Bytes:
+        """Class of the rest, uint8 [256]: 1 + slot, 0 for escapes."""
+        k = self.form.prefix
+        out = np.zeros(256, np.uint8)
+        slot = np.arange(1, 1 + self.slots)
+        sizes = np.ones(self.slots, np.int64)
+        sizes[self.below : self.below + self.fine] = 1 << k
+        out[self.first_slot : self.size] = np.repeat(slot, sizes)
+        return out
 
     def symbol_of_key(self) -> Bytes:
         """Symbol of every key, uint8."""
         k = self.form.prefix
-        keys, coarse, _ = self.keys()
-        out = np.zeros(((1 << self.form.exponent) + SHIFT_MARGIN) << k, np.uint8)
-        for s in range(1 + len(self.specials), keys.size):
-            out[keys[s] : keys[s] + ((1 << k) if coarse[s] else 1)] = s
+        out = np.zeros(key_count(self.form), np.uint8)
+        at = self.first << k
+        for first, slots, each in (
+            (self.first_slot, self.below, 1),
+            (self.first_fine, self.fine, 1 << k),
+            (self.end_fine, self.above, 1),
+        ):
+            symbols = np.arange(first, first + slots * each)
+            out[at : at + (slots << k)] = np.repeat(symbols, (1 << k) // each)
+            at += slots << k
         return out
+
+    def coarse(self, symbol: Bytes) -> NDArray[np.intp]:
+        """Where symbols are coarse."""
+        if not self.form.prefix or not self.below + self.above:
+            return np.zeros(0, np.intp)
+        low = (symbol >= self.first_slot) & (symbol < self.first_fine)
+        return np.flatnonzero(low | (symbol >= self.end_fine) if self.above else low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +144,22 @@ class Floats:
         """Class of each word of a chunk."""
         return np.concatenate([self.places[p.tensor].classes(p.start, p.size) for p in pieces])
 
-    def tails_of(self, pieces: Sequence[Piece]) -> Bytes | None:
-        """Tail of each word of a chunk; None where there is one."""
+    def parts(self, symbol: Bytes, pieces: Sequence[Piece]) -> Iterator[tuple[int, Part]]:
+        """Words of each tail of a chunk that have a rest: index of the tail, and which words."""
+        plain = None
+        if self.alphabet.specials:
+            plain = (symbol == 0) | (symbol >= self.alphabet.first_slot)
         if self.tails is None:
-            return None
-        return np.concatenate([self._tails(self.tails[p.tensor], self.places[p.tensor], p) for p in pieces])
+            yield 0, EVERYTHING if plain is None else np.flatnonzero(plain)
+            return
+        tail = np.concatenate([_tails(self.tails[p.tensor], self.places[p.tensor], p) for p in pieces])
+        for j in range(len(self.zeros)):
+            mask = tail == j
+            yield j, np.flatnonzero(mask if plain is None else mask & plain)
 
-    @staticmethod
-    def _tails(tail: NDArray[np.int16], place: Place, p: Piece) -> Bytes:
-        return spread(tail, place.size // place.rows, p.start, p.size)
+
+def _tails(tail: NDArray[np.int16], place: Place, p: Piece) -> Bytes:
+    return spread(tail, place.size // place.rows, p.start, p.size)
 
 
 def rest_widths(form: Format, zeros: int) -> list[int]:
@@ -119,116 +171,53 @@ def rest_widths(form: Format, zeros: int) -> list[int]:
 # ---- parts of words
 
 
+def key_count(form: Format) -> int:
+    """Keys there can be."""
+    return ((1 << form.exponent) + MARGIN) << form.prefix
+
+
 def index_of(words: Words, form: Format) -> Uint16:
     """Exponent and mantissa prefix: uint16 below 2^(E + k)."""
-    shifted = words >> words.dtype.type(form.low) if form.low else words
-    return shifted.astype(np.uint16) & np.uint16((1 << form.exponent + form.prefix) - 1)
+    index = (words >> words.dtype.type(form.low) if form.low else words).astype(np.uint16)
+    index &= np.uint16((1 << form.exponent + form.prefix) - 1)
+    return index
 
 
-def shift_of_class(form: Format) -> Uint16:
-    """What makes a key of an index, by class, to be added modulo 2^16: uint16 [256]."""
-    shift = (SHIFT_MARGIN << form.prefix) - ((_CLASS >> 2) << form.prefix)
-    return shift.astype(np.uint16)
+def shift_of(classes: Bytes, form: Format) -> Uint16:
+    """What a key is larger than its index, modulo 2^16: uint16 [n]."""
+    shift = (classes >> np.uint8(2)).astype(np.uint16)
+    shift <<= np.uint16(form.prefix)
+    return np.subtract(np.uint16(MARGIN << form.prefix), shift, out=shift)
 
 
-def rest_of(words: Words, form: Format, zeros: int) -> Words:
-    """Sign and low mantissa without its trailing zeros."""
-    kind = words.dtype.type
-    sign = (words >> kind(form.bits - 1)) << kind(form.low)
-    return (words & kind((1 << form.low) - 1) | sign) >> kind(zeros)
+def table_of(classes: Bytes) -> Bytes:
+    """Table of the symbols of a class: its last two bits, or 4 for class 0."""
+    return np.asarray(classes & np.uint8(3) | (classes == 0).view(np.uint8) << np.uint8(2), np.uint8)
 
 
 def rest_planes(words: Words, form: Format, zeros: int) -> list[Bytes]:
-    """Planes of the rest, the least significant first."""
-    rest = rest_of(words, form, zeros)
-    return [(rest >> rest.dtype.type(8 * j)).astype(np.uint8) for j in range(len(rest_widths(form, zeros)))]
+    """Planes of the rest, sign and low mantissa without its trailing zeros, the least significant first."""
+    kind = words.dtype.type
+    rest = words >> kind(form.bits - 1)
+    rest <<= kind(form.low)
+    rest |= words & kind((1 << form.low) - 1)
+    if zeros:
+        rest >>= kind(zeros)
+    planes = np.ascontiguousarray(rest, rest.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, rest.itemsize)
+    return [np.ascontiguousarray(planes[:, j]) for j in range(len(rest_widths(form, zeros)))]
 
 
-# ---- fitting
-
-
-def find_specials(arrays: Sequence[Words]) -> tuple[int, ...]:
-    """Words that a sixty-fourth of a sample consists of, at most seven, the most frequent first."""
-    total = sum(x.size for x in arrays)
-    step = max(1, total // SAMPLE)
-    sample = np.concatenate([x[::step] for x in arrays])
-    values, counts = np.unique(sample, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:LARGEST_SPECIALS]
-    least = max(4.0, SPECIAL_SHARE * sample.size)
-    return tuple(int(values[j]) for j in order if counts[j] >= least)
-
-
-def is_special(words: Words, specials: Sequence[int]) -> NDArray[np.bool_] | None:
-    """Which words are special; None where there are no special words."""
-    if not specials:
-        return None
-    out = words == words.dtype.type(specials[0])
-    for word in specials[1:]:
-        out |= words == words.dtype.type(word)
-    return np.asarray(out, np.bool_)
-
-
-def count_keys(index: Uint16, classes: Bytes, form: Format, width: int) -> Counts:
-    """How often each table meets each key: int64 [5, 256 width]."""
-    key = index + shift_of_class(form)[classes]
-    table = TABLE_OF_CLASS.astype(np.uint16)[classes] * np.uint16(width) + (key >> np.uint16(8))
-    return histogram(key.astype(np.uint8), table, TABLES * width).reshape(TABLES, -1)
-
-
-def choose_slots(counts: Counts, form: Format, specials: tuple[int, ...]) -> Alphabet:
-    """Give symbols to the exponents that pay for them.
-
-    Args:
-        counts: int64 [5, keys].
-        form: of the floats.
-        specials: special words.
-    """
-    k = form.prefix
-    by_slot = counts.reshape(TABLES, -1, 1 << k)
-    whole = by_slot.sum(axis=2)
-    n = whole.sum(axis=0)
-    total = np.maximum(counts.sum(axis=1), 1)
-    # A symbol costs its levels (2 bits) in each table that has it, and what a frequency of 1/4096 wastes on rarer ones.
-    share = total / 4096
-    waste = 1.44 * np.clip(share[:, None] - whole, 0, None) * (whole > 0)
-    present = n * 12 > 10 + 2 * (whole > 0).sum(axis=0) + waste.sum(axis=0)
-    window = np.convolve(np.where(present, n, 0), np.ones(SLOTS, np.int64))[SLOTS - 1 :]
-    first = int(window.argmax()) if n.size > SLOTS else 0
-    slots = np.flatnonzero(present[first : first + SLOTS])
-    last = int(slots[-1]) + 1 if slots.size else 0
-    skip = int(slots[0]) if slots.size else 0
-    first, last = first + skip, last - skip
-    gain = _fine_gain(by_slot[:, first : first + last], share)
-    kinds = np.where(present[first : first + last], np.where(gain > 0, FINE, COARSE), ABSENT)
-    room = 256 - 1 - len(specials) - int((kinds > ABSENT).sum())
-    for j in np.argsort(-gain, kind="stable"):
-        if kinds[j] == FINE:
-            room -= (1 << k) - 1
-            if room < 0:
-                kinds[j] = COARSE
-    return Alphabet(form, specials, first, tuple(kinds.tolist()))
-
-
-def _fine_gain(by_slot: Counts, share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bits that coding the prefix with the exponent saves, by slot."""
-    each = by_slot.shape[2]
-    gain = np.zeros(by_slot.shape[1])
-    for t in range(TABLES):
-        used = by_slot[t].any(axis=1)
-        packed = by_slot[t].sum(axis=1) * np.log2(each)
-        coded = np.array([ideal_bits(row[None]) for row in by_slot[t]])
-        waste = 1.44 * np.clip(share[t] - by_slot[t], 0, None) * (by_slot[t] > 0)
-        gain += used * (packed - coded - waste.sum(axis=1) - 2.0 * (each - 1))
-    return gain
-
-
-def symbols_of(words: Words, index: Uint16, classes: Bytes, alphabet: Alphabet, lookup: Bytes) -> Bytes:
-    """Symbol of each word."""
-    key = index + shift_of_class(alphabet.form)[classes]
-    out: Bytes = lookup[key]
+def symbols_of(words: Words, key: Uint16, alphabet: Alphabet, lookup: Bytes) -> Bytes:
+    """Symbol of each word; most are fine, and arithmetic is faster there than a table."""
+    first, size = np.uint16(alphabet.first_key), np.uint16(alphabet.fine << alphabet.form.prefix)
+    above = key - first
+    symbol = above.astype(np.uint8)
+    symbol += np.uint8(alphabet.first_fine)
+    other = np.flatnonzero(above >= size)
+    symbol[other] = lookup.take(key.take(other))
     for j, word in enumerate(alphabet.specials):
-        out[words == words.dtype.type(word)] = 1 + j
-    return out
+        symbol[words == words.dtype.type(word)] = 1 + j
+    return symbol
 
 
 # ---- chunks
@@ -238,36 +227,23 @@ def encode_chunk(words: Words, pieces: Sequence[Piece], head: Floats, lookup: By
     """Code a chunk: symbols, prefixes of the coarse, escapes, then the planes of the rest by tail."""
     alphabet = head.alphabet
     form = alphabet.form
-    _, coarse, slot = alphabet.keys()
     index = index_of(words, form)
     classes = head.classes(pieces)
-    symbol = symbols_of(words, index, classes, alphabet, lookup)
-    out = [encode_field(head.symbols, symbol, TABLE_OF_CLASS[classes])]
-    if form.prefix and coarse.any():
-        prefix = index[coarse[symbol]] & np.uint16((1 << form.prefix) - 1)
-        out.append(pack(prefix.astype(np.uint8), form.prefix))
-    out.append(index[symbol == 0].astype("<u2").tobytes())
-    for part, fields, zeros, _ in parts_by_tail(head, symbol, head.tails_of(pieces)):
-        chosen = words if part is None else words[part]
-        slots = slot[symbol if part is None else symbol[part]]
-        planes = rest_planes(chosen, form, zeros)
+    symbol = symbols_of(words, index + shift_of(classes, form), alphabet, lookup)
+    out = [encode_field(head.symbols, symbol, table_of(classes))]
+    prefix = index.take(alphabet.coarse(symbol)) & np.uint16((1 << form.prefix) - 1)
+    out.append(pack(prefix.astype(np.uint8), form.prefix))
+    out.append(index.take(np.flatnonzero(symbol == 0)).astype("<u2").tobytes())
+    for tail, part in head.parts(symbol, pieces):
+        fields = head.rest[tail]
+        slots = _slots(fields, alphabet, symbol[part])
+        planes = rest_planes(words[part], form, head.zeros[tail])
         out += [encode_field(field, plane, slots) for field, plane in zip(fields, planes, strict=True)]
     return b"".join(out)
 
 
-def parts_by_tail(
-    head: Floats, symbol: Bytes, tails: Bytes | None
-) -> list[tuple[NDArray[np.bool_] | None, tuple[Field, ...], int, int]]:
-    """Select the words of each tail that have a rest; None selects all."""
-    count = len(head.alphabet.specials)
-    plain = (symbol == 0) | (symbol > count) if count else None
-    if tails is None:
-        return [(plain, head.rest[0], head.zeros[0], 0)]
-    masks = [tails == j for j in range(len(head.zeros))]
-    return [
-        (mask if plain is None else mask & plain, fields, zeros, j)
-        for j, (mask, fields, zeros) in enumerate(zip(masks, head.rest, head.zeros, strict=True))
-    ]
+def _slots(fields: Sequence[Field], alphabet: Alphabet, symbol: Bytes) -> Bytes | None:
+    return alphabet.slot_of_symbol().take(symbol) if any(f.kind == CLASSED for f in fields) else None
 
 
 def decode_chunk(head: Floats, pieces: Sequence[Piece], reader: Reader) -> Words:
@@ -278,39 +254,49 @@ def decode_chunk(head: Floats, pieces: Sequence[Piece], reader: Reader) -> Words
     """
     alphabet = head.alphabet
     form = alphabet.form
-    k = form.prefix
-    dtype = np.dtype(f"u{form.bits // 8}")
-    total = sum(p.size for p in pieces)
+    dtype = np.dtype(f"<u{form.bits // 8}")
     classes = head.classes(pieces)
-    symbol = decode_field(head.symbols, reader, total, TABLE_OF_CLASS[classes])
-    keys, coarse, slot = alphabet.keys()
-    if symbol.size and int(symbol.max()) >= keys.size:
-        raise damaged(f"symbol {symbol.max()} of {keys.size}")
-    limit = np.uint16((1 << form.exponent + k) - 1)
-    index = keys.astype(np.uint16)[symbol] - shift_of_class(form)[classes]
-    if k and coarse.any():
-        at = np.flatnonzero(coarse[symbol])
-        index[at] += unpack(reader, at.size, k)
-    index &= limit
-    at = np.flatnonzero(symbol == 0)
-    index[at] = np.frombuffer(reader.take(2 * at.size), "<u2") & limit
-    words = index.astype(dtype) << dtype.type(form.low) if form.low else index.astype(dtype)
-    for part, fields, zeros, _ in parts_by_tail(head, symbol, head.tails_of(pieces)):
-        slots = slot[symbol if part is None else symbol[part]]
-        rest = _decode_rest(fields, reader, slots, dtype) << dtype.type(zeros)
-        rest = (rest >> dtype.type(form.low)) << dtype.type(form.bits - 1) | rest & dtype.type((1 << form.low) - 1)
-        if part is None:
-            words |= rest
-        else:
-            words[part] |= rest
+    symbol = decode_field(head.symbols, reader, classes.size, table_of(classes))
+    if symbol.size and int(symbol.max()) >= alphabet.size:
+        raise damaged(f"symbol {symbol.max()} of {alphabet.size}")
+    index = _indices(alphabet, symbol, shift_of(classes, form), reader)
+    words = index.astype(dtype)
+    if form.low:
+        words <<= dtype.type(form.low)
+    for tail, part in head.parts(symbol, pieces):
+        slots = _slots(head.rest[tail], alphabet, symbol[part])
+        rest = _decode_rest(head.rest[tail], reader, symbol[part].size, slots, dtype)
+        rest <<= dtype.type(head.zeros[tail])
+        words[part] |= rest & dtype.type((1 << form.low) - 1)
+        rest >>= dtype.type(form.low)
+        rest <<= dtype.type(form.bits - 1)
+        words[part] |= rest
     for j, word in enumerate(alphabet.specials):
         words[symbol == 1 + j] = word
     return words
 
 
-def _decode_rest(fields: Sequence[Field], reader: Reader, slots: Bytes, dtype: np.dtype[np.unsignedinteger]) -> Words:
-    rest = np.zeros(slots.size, dtype)
-    planes = rest.view(np.uint8).reshape(slots.size, dtype.itemsize)
+def _indices(alphabet: Alphabet, symbol: Bytes, shift: Uint16, reader: Reader) -> Uint16:
+    """Exponent and prefix of each word; 0 for special ones."""
+    k = alphabet.form.prefix
+    index = symbol.astype(np.uint16)
+    index += np.uint16((alphabet.first_key - alphabet.first_fine) % (1 << 16))
+    coarse = alphabet.coarse(symbol)
+    index[coarse] = alphabet.keys().take(symbol.take(coarse)) + unpack(reader, coarse.size, k)
+    index -= shift
+    escape = np.flatnonzero(symbol == 0)
+    index[escape] = np.frombuffer(reader.take(2 * escape.size), "<u2")
+    if alphabet.specials:
+        index[(symbol > 0) & (symbol < alphabet.first_slot)] = 0
+    index &= np.uint16((1 << alphabet.form.exponent + k) - 1)
+    return index
+
+
+def _decode_rest(
+    fields: Sequence[Field], reader: Reader, count: int, slots: Bytes | None, dtype: np.dtype[np.unsignedinteger]
+) -> Words:
+    rest = np.zeros(count, dtype)
+    planes = rest.view(np.uint8).reshape(count, dtype.itemsize)
     for j, field in enumerate(fields):
-        planes[:, j] = decode_field(field, reader, slots.size, slots)
+        planes[:, j] = decode_field(field, reader, count, slots)
     return rest
