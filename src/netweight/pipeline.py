@@ -10,12 +10,13 @@ from typing import Any
 from netweight import __version__
 from netweight.allocate import FLATTEST, Plan, allocate, steepest, too_small, within_bits
 from netweight.archive import Archive, Group, Header
-from netweight.archive.sections import Block, Job, encode_job, group
+from netweight.archive.encoding import Block, encode_job
+from netweight.archive.grouping import Job, group
 from netweight.checkpoint import Checkpoint, open_checkpoint
-from netweight.codecs.base import Stat
 from netweight.curve import Curve, Progress, Source, run, sweep
 from netweight.errors import UsageError
 from netweight.importance.prior import prior
+from netweight.importance.stat import Stat
 from netweight.units import format_bytes, parse_size
 
 ROUNDS = 8  # encodings at most to meet a size
@@ -75,7 +76,9 @@ def compress(
     else:
         curves = sweep(checkpoint, stats, codecs=codecs, executor=executor, progress=progress)
         if size is None and bits is None:
-            archive = encode(checkpoint, allocate(curves, loss=loss, slope=slope), stats, executor=executor, progress=progress)
+            archive = encode(
+                checkpoint, allocate(curves, loss=loss, slope=slope), stats, executor=executor, progress=progress
+            )
         else:
             weights = sum(curve.size for curve in curves.values())
             budget_bytes = parse_size(size) if size is not None else int(float(bits or 0) * weights // 8)
@@ -92,7 +95,8 @@ def _fit(
 ) -> Archive:  # fmt: skip
     """Encode, compare with the size asked for, correct the prediction, encode again; keep the largest that fits.
 
-    The correction is one ratio for all tensors: a prediction is off by a percent or so, and by nearly the same ratio the next time.
+    The correction is one ratio for all tensors: a prediction is off by a percent or so, and by nearly the same ratio
+    the next time.
     """
     coder = _Coder(checkpoint, stats, executor, progress)
     least = steepest(curves, target)
@@ -124,7 +128,9 @@ def _fit(
 class _Coder:
     """Encodes plans for one checkpoint; sections whose plan did not change since the last time are kept."""
 
-    def __init__(self, checkpoint: Checkpoint, stats: Mapping[str, Stat], executor: Executor | None, progress: Progress | None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, stats: Mapping[str, Stat], executor: Executor | None, progress: Progress | None
+    ) -> None:
         self.checkpoint, self.stats, self.executor, self.progress = checkpoint, stats, executor, progress
         self.kept: dict[Job, list[Block]] = {}
         self.sha256 = checkpoint.sha256()
@@ -133,14 +139,18 @@ class _Coder:
         """Code every section of a plan, the heaviest first."""
         infos = self.checkpoint.infos
         jobs = group({name: (p.codec, p.knob) for name, p in plan.choices.items()}, infos, self.stats)
-        new = sorted((job for job in jobs if job not in self.kept), key=lambda job: -sum(infos[name].size for name in job.names))
+        new = sorted(
+            (job for job in jobs if job not in self.kept), key=lambda job: -sum(infos[name].size for name in job.names)
+        )
         blocks = {job: self.kept[job] for job in jobs if job in self.kept}
         for job, made in zip(new, run(self.executor, partial(encode_job, self.checkpoint), new), strict=True):
             blocks[job] = made
             if self.progress:
                 self.progress("encode", len(blocks), len(jobs))
         self.kept = blocks
-        return Archive.build(_header(self.checkpoint, plan, self.sha256), [block for job in jobs for block in blocks[job]])
+        return Archive.build(
+            _header(self.checkpoint, plan, self.sha256), [block for job in jobs for block in blocks[job]]
+        )
 
 
 def encode(
@@ -173,13 +183,19 @@ def _require_match(checkpoint: Checkpoint, plan: Plan) -> None:
     missing = [name for name in checkpoint.infos if name not in plan.choices]
     extra = [name for name in plan.choices if name not in checkpoint.infos]
     if missing or extra:
-        fact = f"The plan lacks {len(missing)} of the {len(checkpoint.infos)} tensors and names {len(extra)} that are not there"
-        raise UsageError(f"{fact}: {(missing + extra)[0]!r}.", "Make the plan for this checkpoint.")
+        raise UsageError(
+            f"The plan lacks {len(missing)} of the {len(checkpoint.infos)} tensors and names {len(extra)} "
+            f"that are not there: {(missing + extra)[0]!r}.",
+            "Make the plan for this checkpoint.",
+        )
 
 
 def _header(checkpoint: Checkpoint, plan: Plan, sha256: str) -> Header:
     summary: dict[str, Any] = {"slope": plan.slope, "target": plan.target, "bits": round(plan.bits), "loss": plan.loss}
-    layout = tuple(Group(f, checkpoint.prefixes[f], len(names), checkpoint.group_metadata[f]) for f, names in checkpoint.groups.items())
+    layout = tuple(
+        Group(f, checkpoint.prefixes[f], len(names), checkpoint.group_metadata[f])
+        for f, names in checkpoint.groups.items()
+    )
     return Header(
         by=f"netweight {__version__}",
         tensors=tuple(checkpoint.infos.values()),

@@ -51,6 +51,16 @@ def rows(header: Header) -> Sequence[Row]:
             first[member] = number if first[member] < 0 else first[member]
             shared[member] |= len(section.members) > 1
     return [
-        Row(info.name, info.dtype, info.shape, codecs[j], header.knobs[j], first[j], shared[j], taken[j], 8 * taken[j] / info.size if info.size else 0.0)
+        Row(
+            info.name,
+            info.dtype,
+            info.shape,
+            codecs[j],
+            header.knobs[j],
+            first[j],
+            shared[j],
+            taken[j],
+            8 * taken[j] / info.size if info.size else 0.0,
+        )
         for j, info in enumerate(header.tensors)
     ]

@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.archive.accounting import Row, rows
-from netweight.archive.header import AGAIN, FIXED_BYTES, Group, Header, Section, pack, packed_size, unpack
+from netweight.archive.encoding import Block
+from netweight.archive.header import AGAIN, FIXED_BYTES, Group, Header, Section
 from netweight.archive.lazy import LazyTensor
-from netweight.archive.sections import Block, Opened
+from netweight.archive.opened import Opened
+from netweight.archive.reading import packed_size, unpack
+from netweight.archive.writing import pack
 from netweight.atomic import atomic_file
 from netweight.checkpoint import TensorInfo
 from netweight.checkpoint.torch_tensors import tensor_of
 from netweight.dtypes import from_float32, storage_dtype
+from netweight.entropy.layout import Layout
 from netweight.errors import FormatError, UsageError
 
 Storage = NDArray[Any]
@@ -30,8 +34,8 @@ KEPT_CHUNKS = 4  # decoded chunks that hold several tensors and are kept for the
 class Archive(Mapping[str, Storage]):
     """A compressed network; each tensor is decoded when it is asked for, and nothing else is.
 
-    Made by `Archive.open`, `netweight.encode` or `netweight.compress`. Values are storage arrays: NumPy's own types as they are, BF16
-    as uint16 bit patterns, 8-bit floats as uint8.
+    Made by `Archive.open`, `netweight.encode` or `netweight.compress`. Values are storage arrays: NumPy's own types
+    as they are, BF16 as uint16 bit patterns, 8-bit floats as uint8.
 
     Attributes:
         header: all that the file says about itself.
@@ -65,7 +69,7 @@ class Archive(Mapping[str, Storage]):
             for place, member in enumerate(section.members):
                 self._home.setdefault(member, []).append((number, place))
         self._opened: dict[int, Opened] = {}
-        self._kept: OrderedDict[tuple[int, int], list[NDArray[np.generic]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
         self._lock = Lock()
 
     @classmethod
@@ -77,7 +81,9 @@ class Archive(Mapping[str, Storage]):
         for block in blocks:
             members = tuple(index[name] for name in block.names)
             crc = zlib.crc32(block.prelude)
-            sections.append(Section(block.codec, block.version, block.stream, members, len(block.prelude), block.size, crc))
+            sections.append(
+                Section(block.codec, block.version, block.stream, members, len(block.prelude), block.size, crc)
+            )
             for member, numbers in zip(members, block.params, strict=True):
                 params[member] = numbers
         full = Header(
@@ -105,7 +111,9 @@ class Archive(Mapping[str, Storage]):
         except FileNotFoundError:
             raise UsageError(f"There is no file {name}.", "Check the name.") from None
         except OSError as error:
-            raise FormatError(f"{name} cannot be read: {error.strerror}.", "Check the path and its permissions.") from None
+            raise FormatError(
+                f"{name} cannot be read: {error.strerror}.", "Check the path and its permissions."
+            ) from None
         view = memoryview(mapped)
         at = FIXED_BYTES + len(packed)
         sections = []
@@ -144,17 +152,52 @@ class Archive(Mapping[str, Storage]):
             FormatError: what it needs of the file is damaged.
         """
         info = self.infos[name]
-        index = self._index[self.ties.get(name, name)]
-        fine: dict[str, NDArray[np.signedinteger]] = {}
-        places = [(self.header.sections[number].stream, self._open(number), place, number) for number, place in self._home[index]]
-        for stream, opened, place, number in places:
-            found = [self._piece(number, opened, chunk, place) for chunk in opened.home[place]]
-            if opened.codec is None:
-                return _joined(found, storage_dtype(info.dtype)).reshape(info.storage_shape)
-            fine[stream] = _joined(found, np.dtype(np.int16))
-        first = places[0][1]
-        values = first.rebuild(places[0][2], fine, [opened for _, opened, _, _ in places[1:]])
+        home = self._home[self._index[self.ties.get(name, name)]]
+        number, place = home[0]
+        first = self._open(number)
+        if first.codec is None:
+            found = [array for _, array in self._pieces(number, first, place)]
+            return _joined(found, storage_dtype(info.dtype)).reshape(info.storage_shape)
+        factor = first.factor(place)
+        if factor is not None:
+            flat = np.empty(info.size, np.float32)
+            self._scale(number, first, place, factor, flat)
+            values = Layout.of(info.shape).unscan(flat, info.shape)
+        else:
+            fine = {}
+            for number, place in home:
+                found = [piece.full() for _, piece in self._pieces(number, self._open(number), place)]
+                fine[self.header.sections[number].stream] = _joined(found, np.dtype(np.int16))
+            values = first.rebuild(home[0][1], fine, [self._open(number) for number, _ in home[1:]])
         return from_float32(values, info.dtype).reshape(info.storage_shape)
+
+    def read_into(self, name: str, out: NDArray[np.float32]) -> None:
+        """Decode an F32 tensor into memory that is there already, which saves the system's work for new pages.
+
+        Args:
+            name: of the tensor.
+            out: float32, contiguous, of its shape.
+
+        Raises:
+            KeyError: there is no such tensor.
+            UsageError: it is not F32, or `out` does not fit it.
+            FormatError: what it needs of the file is damaged.
+        """
+        info = self.infos[name]
+        if info.dtype != "F32" or out.dtype != np.float32 or out.shape != info.shape or not out.flags.c_contiguous:
+            fact = f"{name!r} of {info.dtype} {list(info.shape)} does not fit {out.dtype} {list(out.shape)}."
+            raise UsageError(fact, "Give a contiguous float32 array of the tensor's shape.")
+        number, place = self._home[self._index[self.ties.get(name, name)]][0]
+        opened = self._open(number)
+        factor = opened.factor(place)
+        if factor is None or Layout.of(info.shape).order != "oik":
+            out[...] = self[name]
+        else:
+            self._scale(number, opened, place, factor, out.reshape(-1))
+
+    def _scale(self, number: int, opened: Opened, place: int, factor: np.float32, flat: NDArray[np.float32]) -> None:
+        for start, piece in self._pieces(number, opened, place):
+            piece.scaled(factor, flat[start : start + piece.coded.size])
 
     def tensor(self, name: str) -> Any:
         """Decode one tensor into a torch tensor of its dtype.
@@ -179,20 +222,24 @@ class Archive(Mapping[str, Storage]):
             self._opened[number] = opened
         return opened
 
-    def _piece(self, number: int, opened: Opened, chunk: int, place: int) -> NDArray[Any]:
-        """What a chunk holds of one tensor; a chunk with several tensors is kept for the others."""
-        pieces = opened.plan[chunk]
-        if len(pieces) == 1:
-            return opened.decode(chunk)[0]
+    def _pieces(self, number: int, opened: Opened, place: int) -> Iterator[tuple[int, Any]]:
+        """Start and content of a tensor's pieces; a chunk with several tensors is kept for the others."""
+        for chunk in opened.home[place]:
+            pieces = opened.plan[chunk]
+            at = next(j for j, p in enumerate(pieces) if p.tensor == place)
+            found = opened.decode(chunk) if len(pieces) == 1 else self._shared(number, opened, chunk)
+            yield pieces[at].start, found[at]
+
+    def _shared(self, number: int, opened: Opened, chunk: int) -> list[Any]:
         with self._lock:
-            arrays = self._kept.get((number, chunk))
-        if arrays is None:
-            arrays = opened.decode(chunk)
+            found = self._kept.get((number, chunk))
+        if found is None:
+            found = opened.decode(chunk)
             with self._lock:
-                self._kept[number, chunk] = arrays
+                self._kept[number, chunk] = found
                 while len(self._kept) > KEPT_CHUNKS:
                     self._kept.popitem(last=False)
-        return arrays[next(j for j, p in enumerate(pieces) if p.tensor == place)]
+        return found
 
     def check(self, progress: Callable[[str, int, int], None] | None = None) -> None:
         """Decode everything and check every checksum.
@@ -213,7 +260,7 @@ class Archive(Mapping[str, Storage]):
     def lazy(self) -> dict[str, "LazyTensor"]:
         """Give stand-ins that decode into torch tensors on `[...]`: transformers fills a model from them one by one.
 
-            AutoModel.from_pretrained(None, config=config, state_dict=Archive.open("model.nwt").lazy())
+        AutoModel.from_pretrained(None, config=config, state_dict=Archive.open("model.nwt").lazy())
         """
         return {name: LazyTensor(self, name) for name in self}
 

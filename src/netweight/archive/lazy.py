@@ -29,7 +29,7 @@ class LazyTensor:
 
     @property
     def dtype(self) -> Any:
-        """torch dtype."""
+        """Torch dtype."""
         from netweight.checkpoint.torch_tensors import dtype_of
 
         return dtype_of(self._archive.infos[self._name].dtype)

@@ -10,6 +10,7 @@ from netweight.codecs.uniform import Uniform
 from netweight.errors import FormatError, UsageError
 
 EXACT = "exact"
+EXACT_VERSION = 1
 GROUP = "netweight.codecs"
 _OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative)
 
@@ -25,7 +26,9 @@ def codecs() -> dict[str, Codec]:
     for entry in entry_points(group=GROUP):
         loaded = entry.load()
         if not (isinstance(loaded, type) and issubclass(loaded, Codec)):
-            raise UsageError(f"The entry point {entry.name!r} of {GROUP} is no codec.", "Repair or remove the package that has it.")
+            raise UsageError(
+                f"The entry point {entry.name!r} of {GROUP} is no codec.", "Repair or remove the package that has it."
+            )
         if loaded.id in found or loaded.id == EXACT:
             raise UsageError(f"Two installed packages have a codec {loaded.id!r}.", "Remove one of them.")
         found[loaded.id] = loaded()
@@ -43,7 +46,10 @@ def choose(names: list[str] | tuple[str, ...] | None) -> tuple[list[Codec], bool
         return list(known.values()), True
     unknown = sorted(set(names) - {*known, EXACT})
     if unknown or not names:
-        raise UsageError(f"There is no codec {', '.join(unknown) or 'in an empty list'}.", f"Known are: {', '.join([*known, EXACT])}.")
+        raise UsageError(
+            f"There is no codec {', '.join(unknown) or 'in an empty list'}.",
+            f"Known are: {', '.join([*known, EXACT])}.",
+        )
     return [known[name] for name in known if name in names], EXACT in names
 
 
@@ -56,5 +62,8 @@ def by_id(name: str, version: int) -> Codec:
     codec = codecs().get(name)
     if codec is None or codec.version != version:
         has = f"version {codec.version}" if codec else "none of that name"
-        raise FormatError(f"The file needs the codec {name!r} version {version}, here is {has}.", "Upgrade netweight, or install the codec's package.")
+        raise FormatError(
+            f"The file needs the codec {name!r} version {version}, here is {has}.",
+            "Upgrade netweight, or install the codec's package.",
+        )
     return codec

@@ -1,0 +1,121 @@
+"""Tensors to sections: integers by the codec, bytes by the coder, and every chunk decoded again before it counts.
+
+Section = prelude, chunks. Prelude = number of chunks, length and checksum of each, real numbers of the members, head
+of the coder.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from netweight.archive.checksums import checksum_of_bytes, checksum_of_integers
+from netweight.archive.grouping import Job
+from netweight.checkpoint import Checkpoint
+from netweight.codecs.base import Codec, Parts
+from netweight.codecs.registry import EXACT, EXACT_VERSION, codecs
+from netweight.dtypes import to_float32
+from netweight.entropy.planes import decode_planes_chunk, decode_planes_head, encode_planes
+from netweight.entropy.small import varint
+from netweight.entropy.stream import Head, IntStream, Piece, decode_chunk, decode_head, encode_section
+from netweight.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A coded section on its way into a file.
+
+    Attributes:
+        codec: id.
+        version: of the codec.
+        stream: name of the stream.
+        names: members.
+        params: integers of each member, where this is its codec's first stream.
+        prelude: bytes before the chunks.
+        chunks: bytes of each.
+    """
+
+    codec: str
+    version: int
+    stream: str
+    names: tuple[str, ...]
+    params: tuple[tuple[int, ...], ...]
+    prelude: bytes
+    chunks: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.prelude) + sum(map(len, self.chunks))
+
+
+def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
+    """Code the tensors of a section, one block for each stream of the codec.
+
+    Raises:
+        UsageError: no installed codec has the job's id.
+    """
+    if job.codec == EXACT:
+        return [_encode_exact(checkpoint, job)]
+    codec = codecs().get(job.codec)
+    if codec is None:
+        raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
+    parts = []
+    for name, knob, stat in zip(job.names, job.knobs, job.stats, strict=True):
+        info = checkpoint.infos[name]
+        parts.append(codec.encode(to_float32(checkpoint.read(name), info.dtype).reshape(info.shape), stat, knob))
+    blocks = []
+    for place, stream in enumerate(parts[0].streams):
+        streams = [p.streams[stream] for p in parts]
+        head, chunks = encode_section(streams, parts[0].bits)
+        reals = b"" if place else b"".join(_write_reals(codec, p) for p in parts)
+        params = tuple(tuple(p.params[key] for key in codec.params) for p in parts)
+        read = decode_head(head, [s.layout for s in streams])
+        sums = [_proof(read, streams, pieces, chunk) for pieces, chunk in zip(read.chunks(), chunks, strict=True)]
+        prelude = _prelude(chunks, sums, reals + head)
+        blocks.append(Block(codec.id, codec.version, stream, job.names, params, prelude, tuple(chunks)))
+    return blocks
+
+
+def _encode_exact(checkpoint: Checkpoint, job: Job) -> Block:
+    arrays = [checkpoint.read(name) for name in job.names]
+    head, chunks = encode_planes(arrays, job.dtype)
+    read = decode_planes_head(head, job.dtype, [checkpoint.infos[name].shape for name in job.names])
+    flat = [array.reshape(-1) for array in arrays]
+    sums = []
+    for pieces, chunk in zip(read.chunks(), chunks, strict=True):
+        back = decode_planes_chunk(read, pieces, chunk)
+        for p, array in zip(pieces, back, strict=True):
+            if array.tobytes() != flat[p.tensor][p.start : p.start + p.size].tobytes():
+                raise RuntimeError(f"the exact codec changed {job.names[p.tensor]!r}")
+        sums.append(checksum_of_bytes(chunk, back))
+    return Block(
+        EXACT, EXACT_VERSION, "planes", job.names, ((),) * len(arrays), _prelude(chunks, sums, head), tuple(chunks)
+    )
+
+
+def _proof(head: Head, streams: Sequence[IntStream], pieces: Sequence[Piece], chunk: bytes) -> int:
+    """Decode a chunk, compare it with what went in, and give its checksum."""
+    fine = decode_chunk(head, pieces, chunk)
+    for p, found in zip(pieces, fine, strict=True):
+        k = streams[p.tensor].k[p.start : p.start + p.size]
+        back = found.full()
+        if head.bits:
+            back = np.sign(back) * (np.abs(back) + 1 >> 1)
+        if not np.array_equal(back, k):
+            raise RuntimeError("the coder changed an integer")
+    return checksum_of_integers(chunk, fine)
+
+
+def _prelude(chunks: Sequence[bytes], sums: Sequence[int], rest: bytes) -> bytes:
+    table = b"".join(varint(len(chunk)) + struct.pack("<I", crc) for chunk, crc in zip(chunks, sums, strict=True))
+    return varint(len(chunks)) + table + rest
+
+
+def _write_reals(codec: Codec, parts: Parts) -> bytes:
+    out = b""
+    for name in codec.reals:
+        values = np.ascontiguousarray(parts.reals[name], "<f4")
+        out += varint(values.size) + values.tobytes()
+    return out
