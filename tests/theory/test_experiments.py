@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
-    "waterfilling", "tightness", "universal_price", "relu_pruning", "relu_centroids", "perturbation", "laplacian_curves",
-    "zero_rate", "surp_rule",
+    "waterfilling", "tightness", "universal_price", "relu_pruning", "relu_centroids", "perturbation",
+    "laplacian_curves", "zero_rate", "surp_rule",
 )  # fmt: skip
 
 

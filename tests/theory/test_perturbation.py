@@ -17,7 +17,7 @@ def random_pair(rng: np.random.Generator, depth: int) -> tuple[list[np.ndarray],
     return layers, smaller
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from(["l1", "column", "frobenius"]))
 def test_no_input_errs_more_than_the_bound(seed, depth, norm):
     rng = np.random.default_rng(seed)
