@@ -62,7 +62,15 @@ class Plan:
         }
         lines = [
             f"  {json.dumps(name)}: "
-            + json.dumps({"codec": p.codec, "knob": p.knob, "bits": round(p.bits, 1), "loss": p.loss, "weights": self.sizes.get(name, 0)})
+            + json.dumps(
+                {
+                    "codec": p.codec,
+                    "knob": p.knob,
+                    "bits": round(p.bits, 1),
+                    "loss": p.loss,
+                    "weights": self.sizes.get(name, 0),
+                }
+            )
             for name, p in self.choices.items()
         ]
         opening = json.dumps(head, indent=1)[:-2]
@@ -80,7 +88,9 @@ class Plan:
         except ValueError as error:
             raise UsageError(f"The plan is no JSON: {error}.", "Write a new one with `netweight plan`.") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("tensors"), dict):
-            raise UsageError(f"The plan lacks the schema {SCHEMA!r} or its tensors.", "Write a new one with `netweight plan`.")
+            raise UsageError(
+                f"The plan lacks the schema {SCHEMA!r} or its tensors.", "Write a new one with `netweight plan`."
+            )
         choices, sizes = {}, {}
         for name, entry in data["tensors"].items():
             choices[name], sizes[name] = _entry(name, entry)
@@ -99,7 +109,9 @@ def _entry(name: str, entry: object) -> tuple[Point, int]:
         raise UsageError(f"The plan's knob for {name!r} is {knob!r}.", remedy)
     for value in (bits, loss, weights):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise UsageError(f"The plan's figures for {name!r} hold {value!r}.", "Remove them; they are only a prediction.")
+            raise UsageError(
+                f"The plan's figures for {name!r} hold {value!r}.", "Remove them; they are only a prediction."
+            )
     return Point(float(bits), float(loss), entry["codec"], knob), int(weights)
 
 
@@ -113,8 +125,9 @@ def allocate(
 ) -> Plan:
     """Find the one slope at which all tensors together meet a target.
 
-    At the optimum every tensor sits where one more bit lowers the loss by the same amount, d loss / d bits = -slope (reverse
-    water-filling on lower convex hulls; Shoham, Gersho 1988). The slope is found by bisection: bits fall and loss rises with it.
+    At the optimum every tensor sits where one more bit lowers the loss by the same amount, d loss / d bits = -slope
+    (reverse water-filling on lower convex hulls; Shoham, Gersho 1988). The slope is found by bisection: bits fall and
+    loss rises with it.
 
     Args:
         curves: by `sweep`.
@@ -132,9 +145,13 @@ def allocate(
     >>> allocate({"w": curve}, slope=0.05).choices["w"].knob
     2
     """
-    given = [name for name, value in (("size", size), ("bits", bits), ("loss", loss), ("slope", slope)) if value is not None]
+    given = [
+        name for name, value in (("size", size), ("bits", bits), ("loss", loss), ("slope", slope)) if value is not None
+    ]
     if len(given) != 1:
-        raise UsageError(f"{len(given)} targets are given: {', '.join(given) or 'none'}.", "Give one of size, bits, loss and slope.")
+        raise UsageError(
+            f"{len(given)} targets are given: {', '.join(given) or 'none'}.", "Give one of size, bits, loss and slope."
+        )
     weights = sum(curve.size for curve in curves.values())
     if slope is not None:
         return _at(curves, _positive("slope", slope) if slope else 0.0, f"slope {slope:g}")
@@ -146,7 +163,7 @@ def allocate(
     return within_bits(curves, 8.0 * budget_bytes, format_bytes(budget_bytes))
 
 
-def _positive(name: str, value: float) -> float:
+def _positive(name: str, value: object) -> float:
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise UsageError(f"The target {name} is {value!r}.", "Make it a positive number.")
     return float(value)
@@ -174,7 +191,9 @@ def within_loss(curves: Mapping[str, Curve], budget: float, target: str) -> Plan
     return _edge(curves, lambda plan: plan.loss <= budget, FLATTEST, STEEPEST, target)
 
 
-def _edge(curves: Mapping[str, Curve], holds: Callable[[Plan], bool], inside: float, outside: float, target: str) -> Plan:
+def _edge(
+    curves: Mapping[str, Curve], holds: Callable[[Plan], bool], inside: float, outside: float, target: str
+) -> Plan:
     """Bisect log2 of the slope for the last plan, coming from `inside`, for which a condition holds."""
     plan = _at(curves, 2.0**outside, target)
     if holds(plan):
@@ -198,11 +217,12 @@ def _at(curves: Mapping[str, Curve], slope: float, target: str) -> Plan:
 def too_small(curves: Mapping[str, Curve], least: Plan, budget_bits: float) -> TargetError:
     """Say by how much a budget misses the smallest plan, and what dominates that."""
     heaviest = max(least.choices, key=lambda name: least.choices[name].bits, default="")
-    fixed = sum(point.bits for point in least.choices.values() if point.codec == "exact")
+    fixed_bits = sum(point.bits for point in least.choices.values() if point.codec == "exact")
     share = least.choices[heaviest].bits / least.bits if heaviest else 0.0
-    short_bytes = math.ceil((least.bits - budget_bits) / 8)
-    fact = (
-        f"{format_bytes(int(budget_bits // 8))} is {format_bytes(short_bytes)} below the smallest plan for {len(curves)} tensors, "
-        f"{format_bytes(math.ceil(least.bits / 8))}, of which {format_bytes(math.ceil(fixed / 8))} are tensors kept exact."
+    asked, smallest, fixed = (format_bytes(math.ceil(bits / 8)) for bits in (budget_bits, least.bits, fixed_bits))
+    short = format_bytes(math.ceil((least.bits - budget_bits) / 8))
+    return TargetError(
+        f"{asked} is {short} below the smallest plan for {len(curves)} tensors, "
+        f"{smallest}, of which {fixed} are tensors kept exact.",
+        f"Ask for more, or allow another codec for {heaviest!r}, which takes {share:.0%}.",
     )
-    return TargetError(fact, f"Ask for more, or allow another codec for {heaviest!r}, which takes {share:.0%}.")

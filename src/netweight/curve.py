@@ -10,11 +10,13 @@ from typing import TypeVar
 import numpy as np
 
 from netweight.checkpoint import Checkpoint, open_checkpoint
-from netweight.codecs.base import Point, Stat, between
+from netweight.codecs.base import Point, between
 from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
 from netweight.importance.prior import prior
+from netweight.importance.stat import Stat
+from netweight.kernels import Float32
 
 Progress = Callable[[str, int, int], None]
 Source = object
@@ -40,15 +42,20 @@ class Curve:
     def choose(self, slope: float) -> Point:
         """Give the point with the least loss + slope bits.
 
-        Between two smooth points of one codec the loss falls by the same factor for each bit: loss = l0 exp(-a (bits - b0)), whose
-        slope is `slope` at bits = b0 + ln(a l0 / slope) / a; the logarithm of the step goes linearly with the bits.
+        Between two smooth points of one codec the loss falls by the same factor for each bit:
+
+            loss = l0 exp(-a (bits - b0)),    whose slope is `slope` at bits = b0 + ln(a l0 / slope) / a;
+
+        the logarithm of the step goes linearly with the bits.
 
         Args:
             slope: loss for each bit, >= 0.
         """
         points = self.points
         at = 0
-        while at + 1 < len(points) and points[at].loss - points[at + 1].loss > slope * (points[at + 1].bits - points[at].bits):
+        while at + 1 < len(points) and points[at].loss - points[at + 1].loss > slope * (
+            points[at + 1].bits - points[at].bits
+        ):
             at += 1
         best = points[at]
         if slope <= 0 or not best.smooth:
@@ -63,7 +70,9 @@ class Curve:
 
 def _between(first: Point, second: Point, slope: float) -> Point | None:
     """Where the smooth curve through two points has a slope; None if that is not between them."""
-    if not (first.smooth and second.smooth and first.codec == second.codec and second.loss > 0 and math.isfinite(slope)):
+    if not (
+        first.smooth and second.smooth and first.codec == second.codec and second.loss > 0 and math.isfinite(slope)
+    ):
         return None
     span = second.bits - first.bits
     fall = math.log(first.loss / second.loss) / span
@@ -112,8 +121,8 @@ def sweep(
         progress: called with ("sweep", done, total).
 
     Returns:
-        The curve of each tensor that has data of its own, in the order of the checkpoint. What no allowed codec takes (integers,
-        NaN) has the one point of `exact`.
+        The curve of each tensor that has data of its own, in the order of the checkpoint. What no allowed codec takes
+        (integers, NaN) has the one point of `exact`.
 
     Raises:
         UsageError: a codec is unknown, or the source cannot be opened.
@@ -162,8 +171,7 @@ def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[s
     return Curve(name, info.size, hull(points))
 
 
-def takes(w: np.ndarray) -> bool:  # type: ignore[type-arg]
+def takes(w: Float32) -> bool:
     """Whether lossy codecs take a tensor: finite, not all of it zero or subnormal, and its squares do not overflow."""
     largest = float(np.max(np.abs(w), initial=0.0))
     return bool(1e-30 < largest < 1e18)
-

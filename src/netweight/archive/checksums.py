@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight import kernels
 from netweight.entropy.stream import Fine
 
 
@@ -25,7 +24,7 @@ def checksum_of_integers(chunk: bytes | memoryview, fine: Sequence[Fine]) -> int
     """
     plain, weighted, at = 0, 0, 0
     for piece in fine:
-        a, b = kernels.sums(piece.coded)
+        a, b = piece.sums
         plain += a
         weighted += b + at * a
         at += piece.coded.size

@@ -182,7 +182,8 @@ def _sections(data: Any, count: int) -> tuple[Section, ...]:
     for (kind, prelude, size, crc), run in zip(zip(*columns, strict=True), runs, strict=True):
         if prelude > size:
             raise _broken(f"a section of {size} bytes begins with {prelude}")
-        sections.append(Section(*kinds[kind], _members(run, count), prelude, size, crc))
+        codec, version, stream = kinds[kind]
+        sections.append(Section(codec, version, stream, _members(run, count), prelude, size, crc))
     codecs: dict[int, tuple[str, int]] = {}
     streams: set[tuple[str, int]] = set()
     for s in sections:

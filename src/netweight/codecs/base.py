@@ -1,8 +1,8 @@
 """The contract of a codec: a tensor becomes integers, and integers become the tensor.
 
-A codec is one final class in one file, or in a package with the entry point group `netweight.codecs`. It makes integers and a few
-real numbers; the coder makes bytes of them. A codec never sees a byte, and its decoder does exact arithmetic only: integers, table
-look-ups, element-wise IEEE multiplication and addition in a stated order.
+A codec is one final class in one file, or in a package with the entry point group `netweight.codecs`. It makes
+integers and a few real numbers; the coder makes bytes of them. A codec never sees a byte, and its decoder does exact
+arithmetic only: integers, table look-ups, element-wise IEEE multiplication and addition in a stated order.
 
 Two classes may share an id only if each can read what the other wrote; a changed stream is a new version.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.entropy.stream import IntStream
+from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
 STEPS_PER_OCTAVE = 512
@@ -49,26 +50,6 @@ def between(first: int, second: int, share: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Stat:
-    """What is known of the importance of one tensor: loss = 1/2 sum_i I_i (w_i - w'_i)^2.
-
-    Attributes:
-        weight: the factor of all I_i.
-        relative: I_i = weight / w_i^2 instead of I_i = weight.
-    """
-
-    weight: float = 1.0
-    relative: bool = False
-
-    def loss(self, w: Float32, error: NDArray[np.floating]) -> float:
-        """Half the weighted sum of squares of an error."""
-        e = error.astype(np.float64)
-        if self.relative:
-            e = np.divide(e, w, out=np.zeros_like(e), where=w != 0)
-        return 0.5 * self.weight * float(np.sum(e * e))
-
-
-@dataclass(frozen=True, slots=True)
 class Point:
     """One way to code a tensor, and what it costs.
 
@@ -77,7 +58,8 @@ class Point:
         loss: in the unit of the importance; nats with measured importance.
         codec: id.
         knob: the codec's integer.
-        smooth: the knob is a step's q (`step_of`), and steps between two points' of the same codec cost what lies between.
+        smooth: the knob is a step's q (`step_of`), and steps between two points' of the same codec cost what lies
+            between.
     """
 
     bits: float
@@ -112,12 +94,14 @@ class Codec(ABC):
         version: of the stream.
         reals: names of the real arrays of its parts, in the order in which they are written.
         params: names of the integers of its parts, likewise.
+        linear: the real by which `decode` multiplies the integers of its one stream "k", if that is all it does.
     """
 
     id: ClassVar[str]
     version: ClassVar[int]
     reals: ClassVar[tuple[str, ...]] = ()
     params: ClassVar[tuple[str, ...]] = ()
+    linear: ClassVar[str] = ""
 
     @abstractmethod
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
@@ -138,6 +122,7 @@ class Codec(ABC):
 
         Args:
             parts: what `encode` gave, its streams without integers.
-            fine: what the coder decoded for each stream, in scan order: the integers, or the fine indices behind a trellis.
+            fine: what the coder decoded for each stream, in scan order: the integers, or the fine indices behind a
+                trellis.
             shape: of the tensor.
         """

@@ -1,5 +1,6 @@
 """Which codecs there are: those of this package, and those that other packages register by entry point."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -35,7 +36,7 @@ def codecs() -> dict[str, Codec]:
     return found
 
 
-def choose(names: list[str] | tuple[str, ...] | None) -> tuple[list[Codec], bool]:
+def choose(names: Sequence[str] | None) -> tuple[list[Codec], bool]:
     """Codecs by name, all if None, and whether `exact` is among them.
 
     Raises:

@@ -2,7 +2,8 @@
 
     k_i = round(bits(w_i) / 2^(23 - m)) - centre,   w'_i = float((k_i + centre) 2^(23 - m))
 
-The bit pattern of a float is a piecewise linear logarithm, so one step of k is a relative step of 2^-m to 2^-(m+1). The decoder shifts.
+The bit pattern of a float is a piecewise linear logarithm, so one step of k is a relative step of 2^-m to 2^-(m+1).
+The decoder shifts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.codecs.base import Codec, Parts, Point, Stat
+from netweight.codecs.base import Codec, Parts, Point
 from netweight.codecs.probe import ENTRY_BITS
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
 from netweight.entropy.stream import IntStream
+from netweight.importance.stat import Stat
 from netweight.kernels import Float32, Int32
 
 MANTISSA_BITS = 23
@@ -30,7 +32,10 @@ class Relative(Codec):
     params: ClassVar[tuple[str, ...]] = ("mantissa", "centre")
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Every number of mantissa bits; none for tensors that are large or hold anything but positive normal numbers."""
+        """Predict every number of mantissa bits.
+
+        None for tensors that are large or hold anything but positive normal numbers.
+        """
         if not 0 < w.size <= LARGEST_TENSOR or float(w.min()) < np.finfo(np.float32).tiny:
             return []
         points = []

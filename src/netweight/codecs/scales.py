@@ -1,8 +1,9 @@
 """How large the weights of a tensor are by row and column: levels in quarters of an octave, where they pay.
 
-A level tells the coder which table to use, so it costs no serial dependence. What it costs in bytes is weighed here: with m weights a
-step of s octaves loses m (s ln 2)^2 / 12 log2(e) bits for each row and one bit less is written each time s doubles, so the best s is
-about sqrt(12.5 / m): a quarter from some hundred weights on, a whole octave for the nine of a depth-wise kernel.
+A level tells the coder which table to use, so it costs no serial dependence. What it costs in bytes is weighed here:
+with m weights a step of s octaves loses m (s ln 2)^2 / 12 log2(e) bits for each row and one bit less is written each
+time s doubles, so the best s is about sqrt(12.5 / m): a quarter from some hundred weights on, a whole octave for the
+nine of a depth-wise kernel.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,11 @@ class Scales:
 
     def part(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> "Scales":
         """Scales of a selection of rows and columns."""
-        return Scales(self.log2, None if self.row is None else self.row[rows], None if self.column is None else self.column[columns])
+        return Scales(
+            self.log2,
+            None if self.row is None else self.row[rows],
+            None if self.column is None else self.column[columns],
+        )
 
 
 def energies(w: Float32, layout: Layout) -> tuple[Float64, Float64]:
@@ -60,7 +65,7 @@ def energies(w: Float32, layout: Layout) -> tuple[Float64, Float64]:
         inverse = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0).astype(np.float32)
         square *= inverse[:, None, None]
         column += square.sum(axis=0).mean(axis=1, dtype=np.float64)
-    return row, column / max(1, np.count_nonzero(row))
+    return row, column / max(1, int(np.count_nonzero(row)))
 
 
 def scales(w: Float32, layout: Layout) -> Scales:
@@ -93,7 +98,8 @@ def _levels(logs: Float64, centre: float, whole: float, samples: int) -> Int16 |
     step = 1 if samples >= 100 else 2 if samples >= 25 else 4
     level = (np.rint(QUARTERS * (logs - centre) / step) * step).clip(-REACH, REACH).astype(np.int16)
     coded = centre + level / QUARTERS
-    # Code length of m Gaussian weights of scale 2^x coded with scale 2^y, less that with x: m (y - x + (4^(x - y) - 1) / (2 ln 2)).
+    # Code length of m Gaussian weights of scale 2^x coded with scale 2^y, less that with x:
+    # m (y - x + (4^(x - y) - 1) / (2 ln 2)).
     excess = samples * float(np.sum(coded - logs + (4.0 ** (logs - coded) - 1) / (2 * np.log(2))))
     plain = samples * float(np.sum(whole - logs + (4.0 ** (logs - whole) - 1) / (2 * np.log(2))))
     _, counts = np.unique(level, return_counts=True)

@@ -2,10 +2,10 @@
 
     r_i = 2 k_i - c_i sign(k_i),   w'_i = alpha r_i,   c_i = lowest bit of s_i,   s_{i + 32} = next(s_i, k_i mod 2)
 
-The decoder is an integer state machine of any number of states at the same cost; the encoder searches the path with the least squared
-error + kappa bits. Against a uniform grid with ideal entropy coding it wins 0.17 to 0.2 of the 0.254 bit that scalar quantisation
-leaves to the rate-distortion function. Source: Marcellin, Fischer 1990; Fischer, Wang 1992 (entropy-coded TCQ); union codebooks with
-a zero in both as in JPEG 2000 part 2.
+The decoder is an integer state machine of any number of states at the same cost; the encoder searches the path with
+the least squared error + kappa bits. Against a uniform grid with ideal entropy coding it wins 0.17 to 0.2 of the
+0.254 bit that scalar quantisation leaves to the rate-distortion function. Source: Marcellin, Fischer 1990; Fischer,
+Wang 1992 (entropy-coded TCQ); union codebooks with a zero in both as in JPEG 2000 part 2.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight import kernels
-from netweight.codecs.base import Codec, Parts, Point, Stat, step_of
+from netweight.codecs.base import Codec, Parts, Point, step_of
 from netweight.codecs.lattice import Grid, quantise, refit, run_of
 from netweight.codecs.probe import probe, stream_of
 from netweight.codecs.scales import scales
 from netweight.entropy.layout import Layout
+from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
 # 256 states: 64 lose 0.015 bit a weight more, 8 lose 0.045; the decoder costs the same for all.
 BITS = 8
-# Price of a bit in fine steps squared; flat between 0.25 and 0.4 from 1.5 to 4 bits a weight. High-rate theory says 0.37.
+# Price of a bit in fine steps squared; flat between 0.25 and 0.4 from 1.5 to 4 bits a weight; high-rate theory: 0.37.
 KAPPA = 0.30
 SHORTEST = 1024  # 32 weights a lane
 
@@ -35,16 +35,21 @@ class Trellis(Codec):
     id: ClassVar[str] = "trellis"
     version: ClassVar[int] = 1
     reals: ClassVar[tuple[str, ...]] = ("scale",)
+    linear: ClassVar[str] = "scale"
     grid = Grid(BITS, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict steps of three quarters of an octave up to six bits a weight; none for tensors too short for the trellis to get going."""
+        """Predict steps of three quarters of an octave up to six bits a weight.
+
+        None for tensors too short for the trellis to get going.
+        """
         if w.size < SHORTEST:
             return []
         return probe(self.id, w, stat, self.grid, range(2, 29, 3))
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Search the paths of all lanes at the step of `knob`."""
+        del stat
         layout = Layout.of(w.shape)
         step = step_of(knob)
         whole = scales(w, layout)
@@ -63,5 +68,5 @@ class Trellis(Codec):
 
 def rebuild(fine: NDArray[np.signedinteger], scale: np.float32, shape: tuple[int, ...]) -> Float32:
     """float32(r) times float32 scale, rounded once, from scan order to the shape."""
-    flat = kernels.scale(fine, scale) if fine.dtype == np.int16 else fine.astype(np.float32) * scale
+    flat = fine.astype(np.float32) * scale
     return Layout.of(shape).unscan(flat, shape)

@@ -2,8 +2,9 @@
 
     w'_i = alpha k_i,   k = argmin sum (w_i / step - k_i)^2 + kappa bits(k_i)
 
-The fastest decoder, and the codec of high rates: from some seven bits a weight on, low bits are written as they are. It leaves 0.25 bit
-a weight to the rate-distortion function at high rate, less below one bit (Gish, Pierce 1968; Sullivan 1996).
+The fastest decoder, and the codec of high rates: from some seven bits a weight on, low bits are written as they are.
+It leaves 0.25 bit a weight to the rate-distortion function at high rate, less below one bit (Gish, Pierce 1968;
+Sullivan 1996).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, Stat, step_of
+from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, step_of
 from netweight.codecs.lattice import Grid, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, probe, stream_of
 from netweight.codecs.scales import scales
-from netweight.codecs.trellis import SHORTEST, rebuild
+from netweight.codecs.trellis import rebuild
 from netweight.entropy.layout import UNIT_CLASS, Layout
+from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
 KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 12 = 0.116
@@ -30,6 +32,7 @@ class Uniform(Codec):
     id: ClassVar[str] = "uniform"
     version: ClassVar[int] = 1
     reals: ClassVar[tuple[str, ...]] = ("scale",)
+    linear: ClassVar[str] = "scale"
     grid = Grid(0, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
@@ -39,6 +42,7 @@ class Uniform(Codec):
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Round at the step of `knob`."""
+        del stat
         layout = Layout.of(w.shape)
         step = step_of(knob)
         whole = scales(w, layout)

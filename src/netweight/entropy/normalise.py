@@ -11,7 +11,8 @@ TOTAL = 4096
 def normalise(weights: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Scale each row to sum to 4096, every positive weight to at least 1; rows of zeros stay zero.
 
-    f = max(1, floor(4096 w / sum w)) where w > 0; what is missing or too much goes to the largest f, the first of equals.
+    f = max(1, floor(4096 w / sum w)) where w > 0; what is missing or too much goes to the largest f, the first of
+    equals.
 
     Args:
         weights: int64 [T, 256], 0 .. 2^40.
@@ -28,5 +29,7 @@ def normalise(weights: NDArray[np.int64]) -> NDArray[np.uint16]:
     rows = np.flatnonzero(sums[:, 0] > 0)
     freq[rows, largest[rows]] += TOTAL - freq[rows].sum(axis=1)
     if (freq < 0).any() or (freq[rows, largest[rows]] < 1).any():
-        raise FormatError("a frequency table asks for more than 4096 symbols' worth", "The file is damaged: get it again.")
+        raise FormatError(
+            "A frequency table asks for more than 4096 symbols' worth.", "The file is damaged: get it again."
+        )
     return freq.astype(np.uint16)

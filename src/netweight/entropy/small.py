@@ -1,7 +1,7 @@
 """Side information: variable-length integers, and short streams of small integers with a table of their own.
 
-A short stream costs some ten bytes of table and four bytes a lane above its entropy, which is what levels and table parameters can
-afford; the long streams of weights are in `stream`.
+A short stream costs some ten bytes of table and four bytes a lane above its entropy, which is what levels and table
+parameters can afford; the long streams of weights are in `stream`.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ class Reader:
 
 def damaged(fact: str) -> FormatError:
     """Give the error of a section that contradicts itself."""
-    return FormatError(f"a section is damaged: {fact}", "Get the file again.")
+    return FormatError(f"A section is damaged: {fact}.", "Get the file again.")
 
 
 def varint(value: int) -> bytes:
@@ -97,7 +97,9 @@ def encode_small(values: Ints) -> bytes:
     padded = np.append(nibbles, 0) if nibbles.size % 2 else nibbles
     head += bytes((padded[0::2] | padded[1::2] << 4).astype(np.uint8))
     symbols = (values + 128).astype(np.uint8)
-    return head + kernels.encode(symbols, np.zeros(values.size, np.uint16), [values.size], lanes_of(values.size), tables)
+    return head + kernels.encode(
+        symbols, np.zeros(values.size, np.uint16), [values.size], lanes_of(values.size), tables
+    )
 
 
 def decode_small(reader: Reader, count: int) -> Ints:
@@ -118,7 +120,9 @@ def decode_small(reader: Reader, count: int) -> Ints:
     nibbles = np.stack([packed & 15, packed >> 4], axis=1).ravel()[:size]
     if not nibbles.any() or nibbles.max() > 13:
         raise damaged("a table of side information without frequencies")
-    used = kernels.decode(reader.data[reader.at :], lanes_of(count), _tables(nibbles, low), _PLAIN, [kernels.Segment(count)])
+    used = kernels.decode(
+        reader.data[reader.at :], lanes_of(count), _tables(nibbles, low), _PLAIN, [kernels.Segment(count)]
+    )
     reader.at += used[1]
     return used[0].astype(np.int64)
 

@@ -1,15 +1,18 @@
 """Frequency tables of a section: fitted to counts, and written in a few bits a symbol.
 
-A table is described by the logarithm of its frequencies, in eighths or quarters of an octave, predicted along the symbol axis by a
-straight line (a geometric tail costs nothing). Quarters cost 0.0018 bit a weight against the exact frequencies, eighths 0.0005, and
-save 0.9 bit a parameter: long sections take eighths, short ones quarters. A symmetric table describes one side only.
+A table is described by the logarithm of its frequencies, in eighths or quarters of an octave, predicted along the
+symbol axis by a straight line (a geometric tail costs nothing). Quarters cost 0.0018 bit a weight against the exact
+frequencies, eighths 0.0005, and save 0.9 bit a parameter: long sections take eighths, short ones quarters. A
+symmetric table describes one side only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight import kernels
 from netweight.entropy.normalise import normalise
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, varint
 from netweight.kernels import Tables
@@ -53,7 +56,8 @@ class Shape:
 def ranges(counts: NDArray[np.int64], symmetric: NDArray[np.bool_]) -> tuple[list[Range], bool]:
     """Kept values low .. high of each table, (1, 0) where it is empty, and whether anything falls outside.
 
-    A value at the end is kept while its parameter (about 3 bits) and its frequency of at least 1/4096 cost less than its escapes.
+    A value at the end is kept while its parameter (about 3 bits) and its frequency of at least 1/4096 cost less than
+    its escapes.
     """
     out: list[Range] = []
     escapes = False
@@ -122,19 +126,11 @@ def read(reader: Reader, shape: Shape) -> Tables:
     kept = _read_ranges(reader, symmetric)
     sizes = [high + 1 if same else high - low + 1 for (low, high), same in zip(kept, symmetric, strict=True)]
     sizes = [max(size, 0) if high >= low else 0 for size, (low, high) in zip(sizes, kept, strict=True)]
-    residuals = iter(decode_small(reader, sum(sizes)).tolist())
-    lines: list[list[int]] = []
-    first = 0
-    for size in sizes:
-        line: list[int] = []
-        for _ in range(size):
-            level = _predict(line, first, shape.top) + next(residuals)
-            if not 0 <= level <= shape.top:
-                raise damaged(f"a frequency level of {level} outside 0 .. {shape.top}")
-            line.append(level)
-        first = line[0] if line else first
-        lines.append(line)
-    return _build(shape, kept, lines)
+    residuals = decode_small(reader, sum(sizes))
+    levels = kernels.lines(np.array(sizes, np.int32), residuals.astype(np.int32), shape.top)
+    if levels is None:
+        raise damaged(f"a frequency level outside 0 .. {shape.top}")
+    return _build(shape, kept, np.split(levels, np.cumsum(sizes)[:-1]))
 
 
 def _read_ranges(reader: Reader, symmetric: list[bool]) -> list[Range]:
@@ -159,7 +155,10 @@ def _read_ranges(reader: Reader, symmetric: list[bool]) -> list[Range]:
 
 
 def _side(row: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
-    """Counts of v and -v together, for v = 0 .. high; 0 counts twice, as its one symbol has twice the frequency of the description."""
+    """Counts of v and -v together, for v = 0 .. high.
+
+    0 counts twice: its one symbol has twice the frequency of the description.
+    """
     return row[CENTRE : CENTRE + high + 1] + row[CENTRE + low : CENTRE + 1][::-1]
 
 
@@ -193,13 +192,13 @@ def _fit(values: NDArray[np.int64], shape: Shape, first: int) -> tuple[list[int]
     return line, residuals
 
 
-def _build(shape: Shape, kept: list[Range], lines: list[list[int]]) -> Tables:
+def _build(shape: Shape, kept: list[Range], lines: Sequence[Sequence[int] | NDArray[np.int32]]) -> Tables:
     weights = np.zeros((len(kept), 256), np.int64)
     eighths = 1 if shape.fine else 2
     for row, same, (low, high), line in zip(weights, shape.symmetric.tolist(), kept, lines, strict=True):
         if high < low:
             continue
-        level = np.array(line, np.int64) * eighths
+        level = np.asarray(line, np.int64) * eighths
         values = EIGHTHS[level % 8] << (level // 8)
         if same:
             row[CENTRE : CENTRE + high + 1] = values

@@ -1,7 +1,8 @@
 """The trellises: rate-1/2 systematic feedback codes for one-dimensional signal sets (Ungerboeck 1982, table I).
 
-State s of v bits; its lowest bit names the codebook. Codebook 0 holds the even fine indices 2k, codebook 1 the odd ones and zero,
-2k - sign(k). An integer k moves to (s >> 1) ^ (s & 1 ? tap0 : 0) ^ (k & 1 ? tap1 : 0): the parity check of the code.
+State s of v bits; its lowest bit names the codebook. Codebook 0 holds the even fine indices 2k, codebook 1 the odd
+ones and zero, 2k - sign(k). An integer k moves to (s >> 1) ^ (s & 1 ? tap0 : 0) ^ (k & 1 ? tap1 : 0): the parity
+check of the code.
 """
 
 # v: parity-check polynomials h0, h1, octal as printed

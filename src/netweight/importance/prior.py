@@ -1,21 +1,23 @@
 """What is assumed of importance without data.
 
-Matrices: the identity, plain squared error. A vector (bias, norm) acts on whole rows: an entry that is off by a fraction of the
-vector's size moves its output as much as all weights of a row off by that fraction. So its entries weigh
+Matrices: the identity, plain squared error. A vector (bias, norm) acts on whole rows: an entry that is off by a
+fraction of the vector's size moves its output as much as all weights of a row off by that fraction. So its entries
+weigh
 
     I_i = E / mean(v^2),    E = median over the matrices of the mean energy of a row,
 
-and where a vector is positive and spans more than four octaves, as variances do, I_i = E / v_i^2: what counts is each entry's own
-relative error. One slope then gives vectors some eight bits an entry where matrices get three or four.
+and where a vector is positive and spans more than four octaves, as variances do, I_i = E / v_i^2: what counts is each
+entry's own relative error. One slope then gives vectors some eight bits an entry where matrices get three or four.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netweight.checkpoint import Checkpoint
-from netweight.codecs.base import Stat
 from netweight.dtypes import is_float, to_float32
+from netweight.importance.stat import Stat
 
 SAMPLE = 1 << 16
 OCTAVES = 4.0
@@ -46,8 +48,8 @@ def _row_energy(checkpoint: Checkpoint, name: str) -> float:
     return float(np.sum(np.square(sample, dtype=np.float64))) / len(chosen)
 
 
-def _vector(v: np.ndarray, energy: float) -> Stat:  # type: ignore[type-arg]
-    v = v.astype(np.float64)
+def _vector(values: NDArray[np.float32], energy: float) -> Stat:
+    v = values.astype(np.float64)
     if not np.isfinite(v).all() or not v.any() or energy == 0:
         return Stat()
     low, high = float(v.min()), float(v.max())
