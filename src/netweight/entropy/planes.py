@@ -94,7 +94,7 @@ def encode_planes(arrays: Sequence[Storage], dtype: str) -> tuple[bytes, list[by
         found.append((FLOATS, *encode_floats(words, [a.shape for a in arrays], form, pieces)))
     if raw:
         # Byte planes of floats only pay where exponents are spread too far for their own way.
-        planes = raw <= LARGEST_ZLIB or not found or _size(found[0]) > WORTH * raw
+        planes = not found or _size(found[0]) > WORTH * raw
         coded = encode_words(words, pieces, planes)
         if coded is not None:
             found.append((WORDS, *coded))

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from netweight.entropy.fields import PACKED, Field, fit_field, ideal_bits, read_field
 from netweight.entropy.planes_float import (
-    MARGIN,
     TABLES,
     Alphabet,
     Floats,
@@ -17,21 +16,20 @@ from netweight.entropy.planes_float import (
     Words,
     encode_chunk,
     index_of,
-    key_count,
     rest_planes,
-    rest_widths,
     shift_of,
     symbols_of,
     table_of,
 )
 from netweight.entropy.planes_levels import (
-    LARGEST_ROWS,
+    MARGIN,
     QUARTERS,
     TOP_BASE,
     Format,
     Place,
     choose_tails,
     fit_levels,
+    places_of,
     tail_of,
     trailing_zeros,
 )
@@ -42,6 +40,7 @@ from netweight.kernels import Bytes, histogram
 
 SAMPLED = 1 << 17  # words of a section up to which every plane is counted in full
 EACH = 1 << 12  # words that a longer section's chunks give to the sample
+ENOUGH = 8  # of a sample's words a value must have on average
 CLEARLY = 0.997  # a plane whose sample has this share of its width as entropy is packed
 
 Counts = NDArray[np.int64]
@@ -61,7 +60,7 @@ def encode_floats(
     Returns:
         Head and chunks.
     """
-    places = _place(arrays, [Place.of(shape, form.words) for shape in shapes], form)
+    places = _place(arrays, places_of(shapes, form.words), form)
     zeros, tails = _tails(arrays, places, form)
     # From here on everything is done chunk by chunk: it stays in the cache, and memory small.
     draft = Floats(Alphabet(form), places, zeros, tails, Field(8, PACKED), ())
@@ -85,8 +84,6 @@ def _words(arrays: Sequence[Words], chunk: Sequence[Piece]) -> Words:
 
 def _place(arrays: Sequence[Words], places: Sequence[Place], form: Format) -> tuple[Place, ...]:
     """Levels of each array, relative to the largest."""
-    if sum(p.rows for p in places) > LARGEST_ROWS:
-        places = [Place(1, p.size) for p in places]
     fitted = [fit_levels(index_of(x, form), p, form) for x, p in zip(arrays, places, strict=True)]
     finite = [scale for scale, _ in fitted if scale > -np.inf]
     top = round(QUARTERS * max(finite, default=0.0))
@@ -100,8 +97,6 @@ def _place(arrays: Sequence[Words], places: Sequence[Place], form: Format) -> tu
 def _tails(
     arrays: Sequence[Words], places: Sequence[Place], form: Format
 ) -> tuple[tuple[int, ...], tuple[NDArray[np.int16], ...] | None]:
-    if sum(p.rows for p in places) > LARGEST_ROWS:
-        return (0,), None
     each = [trailing_zeros(x, p, form.low) for x, p in zip(arrays, places, strict=True)]
     sizes = np.concatenate([np.full(p.rows, p.size // max(p.rows, 1)) for p in places])
     zeros = choose_tails(np.concatenate(each), sizes)
@@ -115,7 +110,7 @@ def _count(
 ) -> Counts:
     """How often each table meets each key: int64 [5, keys]."""
     form = draft.alphabet.form
-    keys = key_count(form)
+    keys = form.keys
     width = -(-keys // 256)
     counts = np.zeros((TABLES * width, 256), np.int64)
     for chunk in pieces:
@@ -171,7 +166,7 @@ def _fit_rest(
     total = sum(x.size for x in arrays)
     few = total <= SAMPLED
     sampled = pieces if few else [[replace(p, size=min(p.size, EACH)) for p in chunk[:1]] for chunk in pieces]
-    widths = [rest_widths(form, zeros) for zeros in draft.zeros]
+    widths = [form.rest_widths(zeros) for zeros in draft.zeros]
     counts = _count_rest(arrays, sampled, draft, lookup, [[True] * len(w) for w in widths])
     if not few:
         wanted = [
@@ -192,9 +187,16 @@ def _fit_rest(
 
 
 def _promising(counts: Counts, width: int) -> bool:
-    """Whether a sample's entropy, corrected for its bias of 0.72 bit a value seen, is below the width."""
-    total = int(counts.sum())
-    return not total or ideal_bits(counts) + 0.72 * int(np.count_nonzero(counts)) < CLEARLY * width * total
+    """Whether a sample's entropy is below the width, in all or in those classes that have enough of it to tell.
+
+    The entropy is corrected for its bias of 0.72 bit a value seen, which holds from some values a cell on.
+    """
+    large = counts[counts.sum(axis=1) >= ENOUGH << width]
+    for part in (counts.sum(axis=0, keepdims=True), large):
+        bits = ideal_bits(part) + 0.72 * int(np.count_nonzero(part))
+        if bits < width * int(part.sum()) - (1 - CLEARLY) * width * int(counts.sum()):
+            return True
+    return not counts.any()
 
 
 def _count_rest(
@@ -243,7 +245,7 @@ def decode_floats_head(reader: Reader, form: Format, shapes: Sequence[tuple[int,
         FormatError: the head contradicts itself or the shapes.
     """
     alphabet = _read_alphabet(reader, form)
-    places = _read_places(reader, [Place.of(shape, form.words) for shape in shapes])
+    places = _read_places(reader, places_of(shapes, form.words))
     count = reader.take(1)[0]
     zeros = tuple(reader.take(count))
     if not 1 <= count <= 4 or max(zeros) > form.low or any(a >= b for a, b in pairwise(zeros)):
@@ -257,7 +259,7 @@ def decode_floats_head(reader: Reader, form: Format, shapes: Sequence[tuple[int,
         tails = tuple(np.split(flat, np.cumsum(rows)[:-1]))
     symbols = read_field(reader, 8, TABLES)
     classes = alphabet.slots + 1
-    rest = tuple(tuple(read_field(reader, width, classes) for width in rest_widths(form, z)) for z in zeros)
+    rest = tuple(tuple(read_field(reader, width, classes) for width in form.rest_widths(z)) for z in zeros)
     return Floats(alphabet, places, zeros, tails, symbols, rest)
 
 
@@ -277,15 +279,13 @@ def _read_alphabet(reader: Reader, form: Format) -> Alphabet:
 
 
 def _read_places(reader: Reader, places: Sequence[Place]) -> tuple[Place, ...]:
-    if sum(p.rows for p in places) > LARGEST_ROWS:
-        places = [Place(1, p.size) for p in places]
     bases = decode_small(reader, len(places)) + 128
     flags = decode_small(reader, len(places))
     if flags.size and (flags.min() < 0 or flags.max() > 3):
         raise damaged("levels of an unknown kind")
+    if any(f and p.rows == 1 for f, p in zip(flags.tolist(), places, strict=True)):
+        raise damaged("levels of a single row")
     total = sum((f & 1) * p.rows + (f >> 1) * p.columns for f, p in zip(flags.tolist(), places, strict=True))
-    if total > 2 * LARGEST_ROWS:
-        raise damaged(f"{total} levels")
     deviations = decode_small(reader, total).astype(np.int16)
     out, at = [], 0
     for place, base, flag in zip(places, bases.tolist(), flags.tolist(), strict=True):

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.entropy.fields import CLASSED, Field, decode_field, encode_field, pack, unpack
-from netweight.entropy.planes_levels import Format, Place, spread
+from netweight.entropy.planes_levels import MARGIN, Format, Place, spread
 from netweight.entropy.small import Reader, damaged
 from netweight.entropy.stream import Piece
 from netweight.kernels import Bytes
 
 TABLES = 5  # four quarters of an octave, and rows of zeros
-MARGIN = 64  # octaves a class may shift exponents by
 
 Words = NDArray[np.unsignedinteger]
 Uint16 = NDArray[np.uint16]
@@ -100,7 +99,7 @@ class Alphabet:
     def symbol_of_key(self) -> Bytes:
         """Symbol of every key, uint8."""
         k = self.form.prefix
-        out = np.zeros(key_count(self.form), np.uint8)
+        out = np.zeros(self.form.keys, np.uint8)
         at = self.first << k
         for first, slots, each in (
             (self.first_slot, self.below, 1),
@@ -162,18 +161,7 @@ def _tails(tail: NDArray[np.int16], place: Place, p: Piece) -> Bytes:
     return spread(tail, place.size // place.rows, p.start, p.size)
 
 
-def rest_widths(form: Format, zeros: int) -> list[int]:
-    """Bits of each plane of the rest, the least significant first."""
-    bits = form.low + 1 - zeros
-    return [min(8, bits - at) for at in range(0, bits, 8)]
-
-
 # ---- parts of words
-
-
-def key_count(form: Format) -> int:
-    """Keys there can be."""
-    return ((1 << form.exponent) + MARGIN) << form.prefix
 
 
 def index_of(words: Words, form: Format) -> Uint16:
@@ -204,7 +192,7 @@ def rest_planes(words: Words, form: Format, zeros: int) -> list[Bytes]:
     if zeros:
         rest >>= kind(zeros)
     planes = np.ascontiguousarray(rest, rest.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, rest.itemsize)
-    return [np.ascontiguousarray(planes[:, j]) for j in range(len(rest_widths(form, zeros)))]
+    return [np.ascontiguousarray(planes[:, j]) for j in range(len(form.rest_widths(zeros)))]
 
 
 def symbols_of(words: Words, key: Uint16, alphabet: Alphabet, lookup: Bytes) -> Bytes:

@@ -17,11 +17,12 @@ from netweight.entropy.layout import Layout
 from netweight.kernels import Bytes, Int16
 
 QUARTERS = 4
+MARGIN = 64  # octaves a class may shift exponents by
 TOP_CLASS = 255
 TOP_BASE = 128  # class of the largest array of a section
 QUIET = -128  # deviation of a row of zeros: class 0 whatever its column
 REACH = 60
-LARGEST_ROWS = 1 << 22  # a section with more rows has no levels
+LARGEST_LEVELS = 1 << 22  # a section with more rows and columns is taken as one row for each array
 BLOCK = 1 << 18
 MOST_TAILS = 4
 
@@ -55,6 +56,16 @@ class Format:
     def low(self) -> int:
         """Bits of the mantissa that are not."""
         return self.mantissa - self.prefix
+
+    @property
+    def keys(self) -> int:
+        """Keys (relative exponent and prefix) there can be."""
+        return ((1 << self.exponent) + MARGIN) << self.prefix
+
+    def rest_widths(self, zeros: int) -> list[int]:
+        """Bits of each plane of the rest, the least significant first."""
+        bits = self.low + 1 - zeros
+        return [min(8, bits - at) for at in range(0, bits, 8)]
 
 
 FORMATS = {
@@ -108,6 +119,14 @@ class Place:
             return spread(row + np.int16(self.base), self.size // max(self.rows, 1), start, size)
         column = np.repeat(self.column, self.positions)
         return kernels.classes(row + np.int16(self.base), column, start, size, TOP_CLASS)
+
+
+def places_of(shapes: Sequence[tuple[int, ...]], words: int) -> list[Place]:
+    """Places of a section's arrays; too many rows and columns are not looked at, which bounds a reader's memory."""
+    places = [Place.of(shape, words) for shape in shapes]
+    if sum(p.rows + p.columns for p in places if p.rows > 1) > LARGEST_LEVELS:
+        return [Place(1, p.size) for p in places]
+    return places
 
 
 def spread(row: Int16, width: int, start: int, size: int) -> Bytes:

@@ -13,6 +13,7 @@ LARGEST_SPECIALS = 7
 SPECIAL_SHARE = 1 / 64
 SAMPLE = 1 << 12
 LEVEL_BITS = 2.0  # of a frequency
+EASE = 0.01  # bits that a fine symbol may cost more than a coarse one, which decodes slower
 ESCAPE_BITS = 12.0  # of an escape, more than the symbol it stands for
 
 Counts = NDArray[np.int64]
@@ -77,7 +78,7 @@ def _fine_gain(by_slot: Counts, share: Float64) -> Float64:
     packed = n * np.log2(each)
     ideal = n * np.log2(np.maximum(n, 1)) - np.sum(by_slot * np.log2(np.maximum(by_slot, 1)), axis=2)
     waste = _waste(by_slot, share[:, None, None]).sum(axis=2)
-    gain = (n > 0) * (packed - ideal - waste - LEVEL_BITS * (each - 1))
+    gain = (n > 0) * (packed - ideal - waste - LEVEL_BITS * (each - 1)) + EASE * n
     return np.asarray(gain.sum(axis=0), np.float64)
 
 
