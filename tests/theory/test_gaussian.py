@@ -97,6 +97,19 @@ def test_no_other_split_of_two_vessels_is_better(variances, share):
     assert gaussian.rate_nats(variances, budget) <= found.fun + 1e-9
 
 
+@given(positive_vectors, st.lists(st.integers(0, 5), min_size=12, max_size=12), st.floats(0.01, 1.1))
+def test_counts_are_repetitions(variances, counts, share):
+    n = np.array(counts[: variances.size])
+    n[0] += 1
+    many = np.repeat(variances, n)
+    d = share * many.sum()
+    rate = gaussian.rate_nats(many, d)
+    assert gaussian.rate_nats(variances, d, counts=n) == pytest.approx(rate, rel=1e-9, abs=1e-9)
+    assert gaussian.distortion_at(variances, rate, counts=n) == pytest.approx(
+        gaussian.distortion_at(many, rate), rel=1e-9
+    )
+
+
 def test_zero_variance_and_zero_weight_cost_nothing():
     assert gaussian.rate_nats([1.0, 0.0, 4.0], 0.5, [1.0, 5.0, 0.0]) == pytest.approx(0.5 * np.log(2))
     filling = gaussian.waterfill([1.0, 0.0, 4.0], 0.5, [1.0, 5.0, 0.0])
@@ -138,6 +151,12 @@ def test_refusals_name_the_argument_and_a_remedy(arguments, words):
     with pytest.raises(ValueError, match=words) as caught:
         gaussian.waterfill(*arguments)
     assert str(caught.value).count("\n") == 1
+
+
+def test_counts_must_match():
+    for counts in ([1.0], [0.0, 0.0]):
+        with pytest.raises(ValueError, match="counts"):
+            gaussian.rate_nats([1.0, 2.0], 0.5, counts=counts)
 
 
 def test_the_code_refuses_a_wrong_axis():

@@ -50,16 +50,20 @@ class _Vessels:
     left: Array
     log_sum: Array
     capacity: Array
+    total: float
 
     @classmethod
-    def of(cls, capacities: Array) -> _Vessels:
-        c = np.sort(capacities)
-        full = np.concatenate(([0.0], np.cumsum(c)[:-1]))
-        with np.errstate(divide="ignore"):
-            logs = np.log(c)
+    def of(cls, capacities: Array, counts: ArrayLike | None) -> _Vessels:
+        n = np.ones_like(capacities) if counts is None else nonnegative("counts", vector("counts", counts))
+        if n.shape != capacities.shape or not n.any():
+            raise refuse(f"counts has {n.size} entries for {capacities.size}.", "Give each one, not all zero.")
+        order = np.argsort(capacities)
+        order = order[n[order] > 0]
+        c, n = capacities[order], n[order]
+        full = np.cumsum(n * c)
         # Vessels of capacity zero never enter: they are full at every positive level.
-        log_sum = np.cumsum(np.where(c > 0, logs, 0.0)[::-1])[::-1]
-        return cls(full, np.arange(c.size, 0, -1, dtype=np.float64), log_sum, c)
+        logs = n * np.log(np.where(c > 0, c, 1.0))
+        return cls(np.append(0.0, full[:-1]), np.cumsum(n[::-1])[::-1], np.cumsum(logs[::-1])[::-1], c, float(full[-1]))
 
     def levels_at(self, distortion: Array) -> tuple[Array, Array]:
         knots = self.full_sum + self.left * self.capacity
@@ -70,7 +74,7 @@ class _Vessels:
         level, j = self.levels_at(distortion)
         with np.errstate(divide="ignore"):
             rate = 0.5 * (self.log_sum[j] - self.left[j] * np.log(level))
-        return np.where(distortion >= self.capacity.sum(), 0.0, np.maximum(rate, 0.0))
+        return np.where(distortion >= self.total, 0.0, np.maximum(rate, 0.0))
 
     def distortions_at(self, rate: Array) -> Array:
         with np.errstate(divide="ignore"):
@@ -107,14 +111,16 @@ def waterfill(variances: ArrayLike, distortion: float, weights: ArrayLike | None
     if budget >= total:
         level = float(cap.max()) if budget == total and total > 0 else np.inf
         return Filling(level, var, 0.0, total)
-    level = float(_Vessels.of(cap).levels_at(np.asarray(budget))[0])
+    level = float(_Vessels.of(cap, None).levels_at(np.asarray(budget))[0])
     with np.errstate(divide="ignore"):
         d = np.minimum(np.where(lam > 0, level / lam, np.inf), var)
     rate = float(0.5 * np.log(cap[cap > level] / level).sum())
     return Filling(level, d, rate, float((lam * d).sum()))
 
 
-def rate_nats(variances: ArrayLike, distortion: ArrayLike, weights: ArrayLike | None = None) -> Array:
+def rate_nats(
+    variances: ArrayLike, distortion: ArrayLike, weights: ArrayLike | None = None, counts: ArrayLike | None = None
+) -> Array:
     """Evaluate R(D) of independent Gaussian weights for many distortions at once.
 
     R(D) = sum_i max(0, 1/2 ln(c_i / mu)), c_i = l_i E W_i^2; infinite at D = 0.
@@ -123,6 +129,7 @@ def rate_nats(variances: ArrayLike, distortion: ArrayLike, weights: ArrayLike | 
         variances: E W_i^2, shape (m,); `correlated.components` for correlated weights.
         distortion: D >= 0, any shape.
         weights: l_i, shape (m,); ones if absent.
+        counts: how many weights each entry stands for, shape (m,): the rows that share one spectrum; ones if absent.
 
     Returns:
         Nats for the whole vector, shape of `distortion`.
@@ -137,10 +144,12 @@ def rate_nats(variances: ArrayLike, distortion: ArrayLike, weights: ArrayLike | 
     Source: Gao et al., Theorem 2.
     """
     cap, _, _ = _capacities(variances, weights)
-    return _Vessels.of(cap).rates_at(nonnegative("distortion", distortion))
+    return _Vessels.of(cap, counts).rates_at(nonnegative("distortion", distortion))
 
 
-def distortion_at(variances: ArrayLike, rate_nats: ArrayLike, weights: ArrayLike | None = None) -> Array:
+def distortion_at(
+    variances: ArrayLike, rate_nats: ArrayLike, weights: ArrayLike | None = None, counts: ArrayLike | None = None
+) -> Array:
     """Evaluate D(R), the inverse of `rate_nats`, in closed form.
 
     With k vessels open, ln mu = (sum of their ln c_i - 2 R) / k and D = sum_i min(mu, c_i).
@@ -149,6 +158,7 @@ def distortion_at(variances: ArrayLike, rate_nats: ArrayLike, weights: ArrayLike
         variances: E W_i^2, shape (m,).
         rate_nats: R >= 0 of the whole vector, any shape.
         weights: l_i, shape (m,); ones if absent.
+        counts: how many weights each entry stands for, shape (m,); ones if absent.
 
     Raises:
         ValueError: a negative argument, or lengths that differ.
@@ -160,7 +170,7 @@ def distortion_at(variances: ArrayLike, rate_nats: ArrayLike, weights: ArrayLike
     Source: Gao et al., Theorem 2.
     """
     cap, _, _ = _capacities(variances, weights)
-    return _Vessels.of(cap).distortions_at(nonnegative("rate_nats", rate_nats))
+    return _Vessels.of(cap, counts).distortions_at(nonnegative("rate_nats", rate_nats))
 
 
 def code(
