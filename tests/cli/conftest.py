@@ -33,7 +33,7 @@ def network(seed: int = 0, rows: int = 96) -> dict[str, np.ndarray]:
         "conv.weight": random.laplace(scale=0.1, size=(32, 16, 3, 3)).astype(np.float32),
         "half": random.normal(size=(64, 80)).astype(np.float16),
         "steps": np.arange(12, dtype=np.int64),
-        "scale": np.float32(1.5).reshape(()),
+        "scale": np.array(1.5, np.float32),
         "empty": np.zeros((0, 4), np.float32),
     }
 

@@ -66,15 +66,19 @@ def on_terminal(words, folder, **environment: str) -> str:
         except OSError:  # Linux: the other end is closed
             pass
 
-    reader = threading.Thread(target=drain)
+    reader = threading.Thread(target=drain, daemon=True)
     reader.start()
     env = {**inherited, "TERM": "xterm-256color", **environment}
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=follower, env=env, check=True)
-    os.close(follower)
-    reader.join(timeout=30)
-    os.close(leader)
+    try:
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=follower, env=env, check=False)
+    finally:
+        os.close(follower)  # ends what drain() reads
+        reader.join(timeout=30)
+        os.close(leader)
+    shown = received.decode()
+    assert done.returncode == 0, shown
     assert b"\x1b" not in done.stdout
-    return received.decode()
+    return shown
 
 
 def test_bars_on_a_terminal(archive, folder):

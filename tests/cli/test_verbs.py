@@ -42,13 +42,16 @@ def test_same_input_same_bytes(model, call):
     assert len(digests) == 1
 
 
-def test_compress_follows_a_plan(model, call):
-    planned = call("plan", model, "--bits", "4", "-o", "plan.json", "--json")
-    assert planned.code == 0
-    assert call("compress", model, "-o", "a.nwt", "--plan", "plan.json").code == 0
-    assert call("compress", model, "-o", "b.nwt", "--bits", "4").code == 0
-    first, second = (call("inspect", name, "--json").json for name in ("a.nwt", "b.nwt"))
-    assert first["tensors"] == second["tensors"]
+def test_compress_follows_a_plan_edited_or_not(model, call):
+    assert call("plan", model, "--bits", "4", "-o", "plan.json").code == 0
+    plan = json.loads((model.parent / "plan.json").read_text())
+    plan["tensors"]["half"] = {"codec": "exact", "knob": 0}
+    (model.parent / "plan.json").write_text(json.dumps(plan))
+    assert call("compress", model, "-o", "x.nwt", "--plan", "plan.json").code == 0
+    tensors = {tensor["name"]: tensor for tensor in call("inspect", "x.nwt", "--json").json["tensors"]}
+    assert tensors.keys() == plan["tensors"].keys()
+    for name, choice in plan["tensors"].items():
+        assert (tensors[name]["codec"], tensors[name]["knob"]) == (choice["codec"], choice["knob"])
 
 
 def test_plan_goes_to_stdout_without_output(model, call):
@@ -58,11 +61,13 @@ def test_plan_goes_to_stdout_without_output(model, call):
     assert call("compress", model, "-o", "a.nwt", "--plan", "plan.json").code == 0
 
 
-def test_a_plan_that_is_none(model, call):
-    (model.parent / "plan.json").write_text("[1, 2")
+@pytest.mark.parametrize("text", ["[1, 2", "[]", "{}", '{"schema": "netweight.plan/1", "tensors": {"w": 3}}', "\udcff"])
+def test_a_plan_that_is_none(text, model, call, listing):
+    (model.parent / "plan.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     outcome = call("compress", model, "-o", "a.nwt", "--plan", "plan.json")
-    assert outcome.code == 3
+    assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 2
+    assert listing() == {"model.safetensors", "plan.json"}
 
 
 def test_only_the_codecs_allowed(model, call):

@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from netweight.errors import OutputError
+
 __all__ = ["Console", "Progress", "printable", "table"]
 
 Progress = Callable[[str, int, int], None]
@@ -31,10 +33,17 @@ class Console:
     def result(self, verb: str, data: Mapping[str, object], lines: Iterable[str]) -> None:
         """Print the answer to stdout: the object under --json, the same as text otherwise."""
         if self.json:
-            print(json.dumps({"schema": f"netweight.{verb}/1", **_finite_object(data)}, allow_nan=False))
-        else:
+            lines = [json.dumps({"schema": f"netweight.{verb}/1", **_finite_object(data)}, allow_nan=False)]
+        try:
             for line in lines:
                 print(line)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader (head, less) has enough
+            _discard_stdout()
+        except OSError as error:
+            _discard_stdout()
+            fact = f"Standard output cannot be written: {error.strerror}."
+            raise OutputError(fact, "Free some space, or write elsewhere.") from error
 
     def story(self, text: str) -> None:
         """Say on stderr what happens."""
@@ -68,7 +77,7 @@ class Console:
         def tell(stage: str, _done: int, total: int) -> None:
             if self.verbose and stage not in told:
                 told.add(stage)
-                self.story(f"{stage}: {total} steps")
+                self.story(f"{stage} ({total})")
 
         return tell
 
@@ -90,6 +99,11 @@ def _bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done, total=total)
 
         yield draw
+
+
+def _discard_stdout() -> None:
+    """Point stdout at nothing, so that Python's own flush at exit has no more to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from netweight.codecs.base import Stat
 from netweight.dtypes import is_float, to_float32
 
 __all__ = ["Difference", "difference"]
@@ -26,18 +27,20 @@ class Difference:
         signal: sum of w^2.
         error: sum of (w - w')^2.
         largest: largest |w - w'|.
+        loss: 1/2 sum of I (w - w')^2 with the importance I that was assumed.
     """
 
     identical: bool
     signal: float
     error: float
     largest: float
+    loss: float
 
     @property
     def snr_db(self) -> float:
         """10 log10(signal / error); infinite without an error.
 
-        >>> Difference(False, 100.0, 1.0, 1.0).snr_db
+        >>> Difference(False, 100.0, 1.0, 1.0, 0.5).snr_db
         20.0
         """
         if self.error == 0:
@@ -45,32 +48,34 @@ class Difference:
         return 10 * math.log10(self.signal / self.error) if self.signal > 0 else -math.inf
 
 
-def difference(original: Array, restored: Array, dtype: str) -> Difference:
+def difference(original: Array, restored: Array, dtype: str, stat: Stat) -> Difference:
     """Compare two tensors in storage form.
 
     Args:
         original: storage of `dtype`, any shape.
         restored: the same shape and dtype.
         dtype: code of the elements; other than floats are compared bit for bit.
+        stat: importance of the elements.
 
-    >>> d = difference(np.float32([3, 4]), np.float32([3, 3.5]), "F32")
-    >>> d.identical, d.signal, d.error, d.largest
-    (False, 25.0, 0.25, 0.5)
+    >>> d = difference(np.float32([3, 4]), np.float32([3, 3.5]), "F32", Stat())
+    >>> d.identical, d.signal, d.error, d.largest, d.loss
+    (False, 25.0, 0.25, 0.5, 0.125)
     """
     first, second = np.ravel(original), np.ravel(restored)
     if np.array_equal(first.view(np.uint8), second.view(np.uint8)):
-        return Difference(True, _signal(first, dtype), 0.0, 0.0)
+        return Difference(True, _signal(first, dtype), 0.0, 0.0, 0.0)
     if not is_float(dtype):
-        return Difference(False, 0.0, math.inf, math.inf)
-    signal = error = largest = 0.0
+        return Difference(False, 0.0, math.inf, math.inf, math.inf)
+    signal = error = largest = loss = 0.0
     for begin in range(0, first.size, _BLOCK):
         before = _float64(first[begin : begin + _BLOCK], dtype)
         with np.errstate(invalid="ignore"):  # infinity minus itself
             apart = np.abs(before - _float64(second[begin : begin + _BLOCK], dtype))
+            loss += stat.loss(before, apart)
         signal += float(before @ before)
         error += float(apart @ apart)
         largest = max(largest, float(apart.max()))
-    return Difference(False, signal, error, largest)
+    return Difference(False, signal, error, largest, loss)
 
 
 def _signal(flat: Array, dtype: str) -> float:

@@ -53,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(json=arguments.json, quiet=arguments.quiet, verbose=arguments.verbose)
     with _signals(), _plain_warnings(console):
         code = _run(arguments.verb, arguments, console)
-        code = _flush(console, code)
     if code == EXIT_INTERRUPTED and argv is None:
         os._exit(code)  # worker threads that still compute are not waited for; no file of theirs is open
     return code
@@ -70,9 +69,6 @@ def _run(verb: str, arguments: object, console: Console) -> int:
     except KeyboardInterrupt:
         console.error("interrupted; nothing was written.")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout (head, less) has enough
-        _discard_stdout()
-        return 0
     except MemoryError:
         console.error("Out of memory.", "Use fewer --workers, or a machine with more.")
         return EXIT_UNREADABLE
@@ -82,24 +78,6 @@ def _run(verb: str, arguments: object, console: Console) -> int:
         fact = f"Unexpected {type(error).__name__}: {error}".splitlines()[0]
         console.error(fact, "This is a fault of netweight: please report it, with the traceback that -v shows.")
         return EXIT_UNREADABLE
-
-
-def _flush(console: Console, code: int) -> int:
-    """Write out what stdout still holds, while a full disk can still be told."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_stdout()
-    except OSError as error:
-        _discard_stdout()
-        console.error(f"Standard output cannot be written: {error.strerror}.", "Free some space, or write elsewhere.")
-        return EXIT_USAGE
-    return code
-
-
-def _discard_stdout() -> None:
-    """Point stdout at nothing, so that Python's own flush at exit has no more to say."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 import shutil
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
-from netweight.archive import Archive
+from netweight.archive import Archive, Group
 from netweight.atomic import check_target
 from netweight.checkpoint import TensorInfo, write_safetensors
 from netweight.units import format_bytes, format_seconds
 
+from .console import Console, Progress
 from .targets import archive_in, beside, is_folder, new_folder
-
-if TYPE_CHECKING:
-    from .console import Console, Progress
 
 __all__ = ["restore"]
 
@@ -67,7 +67,7 @@ def _counted(archive: Archive, progress: Progress) -> Callable[[Iterable[TensorI
 
     def decode(name: str) -> np.ndarray[Any, np.dtype[Any]]:
         nonlocal done
-        storage = archive[name]
+        storage: np.ndarray[Any, np.dtype[Any]] = archive[name]
         done += 1
         progress("restore", done, total)
         return storage
@@ -79,15 +79,31 @@ def _write_folder(archive: Archive, entries: Callable[..., Iterator[Entry]], fol
     """The weight files of the source with their own metadata, their indexes, and the other files."""
     if others is not None:
         shutil.copytree(others, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.nwt"))
-    names = iter(archive.infos.values())
-    shards: dict[str, str] = {}
-    for group in archive.layout:
-        file = str(PurePosixPath(group.file).with_suffix(_WEIGHTS))
-        infos = [next(names) for _ in range(group.tensors)]
-        path = folder / file
+    layout = archive.layout or (Group("model.safetensors", "", len(archive.infos), archive.metadata),)
+    infos = iter(archive.infos.values())
+    shards: dict[Path, dict[str, TensorInfo]] = {}
+    for group in layout:
+        path = folder / PurePosixPath(group.file).with_suffix(_WEIGHTS)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(path, entries(infos, group.prefix), group.metadata, force=True)
-        shards |= {info.name.removeprefix(group.prefix): file for info in infos}
+        members = list(itertools.islice(infos, group.tensors))
+        write_safetensors(path, entries(members, group.prefix), group.metadata, force=True)
+        shards[path] = {info.name.removeprefix(group.prefix): info for info in members}
+    _write_indexes(shards)
+
+
+def _write_indexes(shards: dict[Path, dict[str, TensorInfo]]) -> None:
+    """`model.safetensors.index.json` beside shards that have none."""
+    families: dict[Path, dict[Path, dict[str, TensorInfo]]] = {}
+    for path, members in shards.items():
+        if match := _SHARD.fullmatch(path.name):
+            families.setdefault(path.with_name(f"{match['stem']}{_WEIGHTS}.index.json"), {})[path] = members
+    for index, family in families.items():
+        if index.exists():
+            continue
+        total_bytes = sum(info.nbytes for members in family.values() for info in members.values())
+        weight_map = {name: path.name for path, members in family.items() for name in members}
+        text = json.dumps({"metadata": {"total_size": total_bytes}, "weight_map": weight_map}, indent=2)
+        index.write_text(text + "\n", encoding="utf-8")
 
 
 def _size_bytes(output: Path) -> int:

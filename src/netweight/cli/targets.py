@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from netweight.atomic import check_target
 from netweight.errors import FormatError, OutputError, UsageError
@@ -21,16 +21,14 @@ ARCHIVE_NAME: Final = "model.nwt"
 _TARGETS: Final = ("size", "bits", "loss", "slope")
 
 
-def target(options: Namespace) -> dict[str, float | None]:
-    """The one target among the options; none is needed where nothing may be lost.
+def target(options: Namespace) -> dict[str, Any]:
+    """The one target among the options; empty where nothing may be lost, and so nothing is to choose.
 
     >>> target(Namespace(size=None, bits=2.5, loss=None, slope=None, codec=None))
     {'bits': 2.5}
     """
     named = {name: getattr(options, name) for name in _TARGETS if getattr(options, name) is not None}
-    if not named and options.codec is not None and set(options.codec) == {"exact"}:
-        return {"slope": 0.0}
-    if not named:
+    if not named and set(options.codec or ()) != {"exact"}:
         raise UsageError("No target is given.", "Add one of --size 4MB, --bits 2.5, --loss 0.01, --slope 1e-9.")
     return named
 

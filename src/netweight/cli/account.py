@@ -1,0 +1,142 @@
+"""Where the bytes of a file, or of a plan, go: by part, by codec, by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netweight.allocate import Plan
+from netweight.archive import Archive
+from netweight.archive.header import FIXED_BYTES
+
+from .console import table
+
+__all__ = ["CodecSum", "Share", "codec_table", "codecs_of", "parts_of", "plan_shares", "shares_of", "tensor_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one tensor takes of a file.
+
+    Args:
+        name: of the tensor.
+        dtype: code of its elements.
+        shape: elements along each axis.
+        codec: id.
+        knob: the codec's integer.
+        weights: elements.
+        bytes: its part of its sections; tensors that share a chunk share its bytes by their elements.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    codec: str
+    knob: int
+    weights: int
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSum:
+    """What all tensors of one codec take together.
+
+    Args:
+        codec: id.
+        tensors: how many.
+        weights: elements of all.
+        bytes: of all.
+    """
+
+    codec: str
+    tensors: int
+    weights: int
+    bytes: float
+
+
+def parts_of(archive: Archive) -> list[tuple[str, int]]:
+    """Every byte of the file: the fixed part, the header, each section."""
+    sections = archive.header.sections
+    header_bytes = archive.nbytes - sum(section.size for section in sections) - FIXED_BYTES
+    fixed = [("fixed part", FIXED_BYTES), ("header", header_bytes)]
+    return fixed + [(f"section {number}: {s.codec} {s.stream}", s.size) for number, s in enumerate(sections)]
+
+
+def shares_of(archive: Archive) -> list[Share]:
+    """Every tensor with data of its own, in the order of the source; their bytes sum to the sections'."""
+    header = archive.header
+    taken = [0.0] * len(header.tensors)
+    codecs = [""] * len(header.tensors)
+    for number, section in enumerate(header.sections):
+        opened = archive._open(number)
+        weights = [header.tensors[member].size for member in section.members]
+        chunks = [
+            ({p.tensor: p.size for p in plan}, c.size) for plan, c in zip(opened.plan, opened.chunks, strict=True)
+        ]
+        for sizes, size_bytes in [(dict(enumerate(weights)), section.prelude), *chunks]:
+            for place, part_bytes in _split(sizes, size_bytes):
+                taken[section.members[place]] += part_bytes
+        for member in section.members:
+            codecs[member] = section.codec
+    columns = zip(header.tensors, codecs, header.knobs, taken, strict=True)
+    return [Share(i.name, i.dtype, i.shape, codec, knob, i.size, size) for i, codec, knob, size in columns]
+
+
+def _split(sizes: Mapping[int, int], size_bytes: int) -> Iterable[tuple[int, float]]:
+    """Bytes by elements; evenly where there are none."""
+    total = sum(sizes.values())
+    return [(place, size_bytes * (size / total if total else 1 / len(sizes))) for place, size in sizes.items()]
+
+
+def codecs_of(shares: Iterable[Share]) -> list[CodecSum]:
+    """Sums by codec, the largest first.
+
+    >>> [s.bytes for s in codecs_of([Share("a", "F32", (8,), "x", 1, 8, 3.0), Share("b", "F32", (8,), "x", 1, 8, 4.0)])]
+    [7.0]
+    """
+    groups: dict[str, list[Share]] = {}
+    for share in shares:
+        groups.setdefault(share.codec, []).append(share)
+    sums = [
+        CodecSum(codec, len(members), sum(s.weights for s in members), sum(s.bytes for s in members))
+        for codec, members in groups.items()
+    ]
+    return sorted(sums, key=lambda entry: -entry.bytes)
+
+
+def codec_table(shares: Iterable[Share]) -> list[str]:
+    """Sums by codec, as text."""
+    rows = [
+        [s.codec, f"{s.tensors:,}", f"{s.weights:,}", f"{s.bytes:,.0f}", _rate(s.bytes, s.weights)]
+        for s in codecs_of(shares)
+    ]
+    return table(["codec", "tensors", "weights", "bytes", "bits/weight"], rows)
+
+
+def _rate(size_bytes: float, weights: int) -> str:
+    return f"{8 * size_bytes / weights:.2f}" if weights else "-"
+
+
+def tensor_table(shares: Iterable[Share]) -> list[str]:
+    """One line a tensor."""
+    rows = [
+        [
+            s.name,
+            s.dtype,
+            "x".join(map(str, s.shape)) or "scalar",
+            s.codec,
+            str(s.knob),
+            f"{s.bytes:,.0f}",
+            _rate(s.bytes, s.weights),
+        ]
+        for s in shares
+    ]
+    return table(["tensor", "dtype", "shape", "codec", "knob", "bytes", "bits/weight"], rows)
+
+
+def plan_shares(plan: Plan) -> list[Share]:
+    """What each tensor will take by the plan's prediction."""
+    return [
+        Share(name, "", (), point.codec, point.knob, plan.sizes.get(name, 0), point.bits / 8)
+        for name, point in plan.choices.items()
+    ]
