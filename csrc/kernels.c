@@ -160,11 +160,11 @@ static int64_t decode_scalar(const uint8_t *bytes, int64_t size, int lanes, cons
 #define ROW64(m) ROW16(m), ROW16((m) + 16), ROW16((m) + 32), ROW16((m) + 48)
 static const uint8_t EXPAND[256][8] = {ROW64(0), ROW64(64), ROW64(128), ROW64(192)};
 
-/* Eight lanes: states x, table indices already in idx (table * SLOTS); returns the entries. */
-AVX2 static inline __m256i step8(__m256i *x, const int32_t *idx, const uint32_t *tables, const uint8_t *bytes, int64_t *at) {
+/* Eight lanes: states x, first entries of their tables; returns the entries. */
+AVX2 static inline __m256i step8(__m256i *x, __m256i first, const uint32_t *tables, const uint8_t *bytes, int64_t *at) {
     __m256i slot = _mm256_and_si256(*x, _mm256_set1_epi32(SLOTS - 1));
     uint32_t s[8] __attribute__((aligned(32)));
-    _mm256_store_si256((__m256i *)s, _mm256_add_epi32(slot, _mm256_load_si256((const __m256i *)idx)));
+    _mm256_store_si256((__m256i *)s, _mm256_add_epi32(slot, first));
     __m256i e = _mm256_setr_epi32((int)tables[s[0]], (int)tables[s[1]], (int)tables[s[2]], (int)tables[s[3]], (int)tables[s[4]],
                                   (int)tables[s[5]], (int)tables[s[6]], (int)tables[s[7]]);
     __m256i freq = _mm256_add_epi32(_mm256_srli_epi32(e, 20), _mm256_set1_epi32(1));
@@ -203,13 +203,14 @@ AVX2 static int64_t decode_avx2(const uint8_t *bytes, int64_t size, const uint32
             for (int g = 0; g < 4; g++) {
                 __m256i t;
                 if (neighbours) t = _mm256_load_si256((__m256i *)(table + 8 * g));
-                else if (s->cls) t = _mm256_mullo_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(s->cls + i + 8 * g))), _mm256_set1_epi32(scale));
+                else if (s->cls) {
+                    t = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(s->cls + i + 8 * g)));
+                    t = scale == 1 ? t : scale == 2 ? _mm256_slli_epi32(t, 1) : _mm256_mullo_epi32(t, _mm256_set1_epi32(scale));
+                }
                 else t = _mm256_setzero_si256();
                 if (trellis) t = _mm256_add_epi32(t, _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64((__m128i *)(state + 8 * g))), _mm256_set1_epi32(1)));
-                int32_t idx[8] __attribute__((aligned(32)));
-                _mm256_store_si256((__m256i *)idx, _mm256_slli_epi32(t, PRECISION));
                 __m256i y = _mm256_load_si256((__m256i *)(x + 8 * g));
-                __m256i v = _mm256_sub_epi32(_mm256_and_si256(step8(&y, idx, tables, bytes, &at), low8), centre);
+                __m256i v = _mm256_sub_epi32(_mm256_and_si256(step8(&y, _mm256_slli_epi32(t, PRECISION), tables, bytes, &at), low8), centre);
                 _mm256_store_si256((__m256i *)(x + 8 * g), y);
                 if (neighbours) {
                     __m256i f = _mm256_load_si256((__m256i *)(flip + 8 * g));
@@ -558,7 +559,19 @@ API int64_t nw_trellis(const float *u, const uint16_t *index, const int32_t *rat
 /* ---- small change --------------------------------------------------------------------------------------------------- */
 
 /* out[i] = r[i] scale, rounded once. */
+#ifdef X86
+AVX2 static void scale_avx2(const int16_t *r, int64_t n, float scale, float *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = (float)r[i] * scale;
+}
+#endif
+
 API void nw_scale(const int16_t *r, int64_t n, float scale, float *out) {
+#ifdef X86
+    if (has_avx2()) {
+        scale_avx2(r, n, scale, out);
+        return;
+    }
+#endif
     for (int64_t i = 0; i < n; i++) out[i] = (float)r[i] * scale;
 }
 
@@ -567,10 +580,13 @@ API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int
     int64_t o = start / columns % rows, c = start % columns, i = 0;
     while (i < n) {
         int64_t run = columns - c < n - i ? columns - c : n - i;
-        int32_t base = row[o];
-        for (int64_t j = 0; j < run; j++) {
-            int32_t v = base + column[c + j];
-            out[i + j] = (uint8_t)(v < 0 ? 0 : v > top ? top : v);
+        const int16_t base = row[o], most = (int16_t)top, *level = column + c;
+        uint8_t *to = out + i;
+        for (int64_t j = 0; j < run; j++) { /* 16-bit all along, so that it becomes vector code */
+            int16_t v = (int16_t)(base + level[j]);
+            v = v < 0 ? 0 : v;
+            v = v > most ? most : v;
+            to[j] = (uint8_t)v;
         }
         i += run;
         c = 0;
@@ -578,9 +594,56 @@ API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int
     }
 }
 
-/* out[0] = sum r_i, out[1] = sum i r_i, i from 1, mod 2^32. */
-API void nw_sums(const int16_t *r, int64_t n, uint32_t *out) {
-    uint32_t plain = 0, weighted = 0;
-    for (int64_t i = 0; i < n; i++) plain += (uint32_t)(int32_t)r[i], weighted += (uint32_t)(i + 1) * (uint32_t)(int32_t)r[i];
-    out[0] = plain, out[1] = weighted;
+/* Decoder's tables from frequencies: entry[T][SLOTS] = (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol. Each row of freq
+ * sums to SLOTS or is zero. */
+API void nw_entries(const uint16_t *freq, int64_t tables, uint32_t *entry) {
+    for (int64_t t = 0; t < tables; t++) {
+        uint32_t *to = entry + t * SLOTS;
+        int64_t at = 0;
+        for (uint32_t s = 0; s < 256; s++)
+            for (uint32_t f = freq[t * 256 + s], j = 0; j < f && at < SLOTS; j++) to[at++] = (f - 1) << 20 | j << 8 | s;
+        while (at < SLOTS) to[at++] = 0;
+    }
+}
+
+/* Levels from residuals: the first of a line is predicted by the first of the line before (start), the second by the first, each other by
+ * 2 a - b, clamped to 0 .. top. Returns the number of levels, or -1 where one leaves 0 .. top. */
+API int64_t nw_lines(const int32_t *sizes, int64_t lines, const int32_t *residual, int64_t start, int64_t top, int32_t *level) {
+    int64_t at = 0, first = start;
+    for (int64_t j = 0; j < lines; j++) {
+        for (int64_t i = 0; i < sizes[j]; i++, at++) {
+            int64_t guess = i == 0 ? first : i == 1 ? level[at - 1] : 2 * (int64_t)level[at - 1] - level[at - 2];
+            guess = guess < 0 ? 0 : guess > top ? top : guess;
+            guess += residual[at];
+            if (guess < 0 || guess > top) return -1;
+            level[at] = (int32_t)guess;
+        }
+        if (sizes[j]) first = level[at - sizes[j]];
+    }
+    return at;
+}
+
+/* out[0] = sum r_i, out[1] = sum i r_i, i from 1, mod 2^32; out[2] = how many r_i are at most low or at least high. */
+static inline __attribute__((always_inline)) void scan(const int16_t *r, int64_t n, int32_t low, int32_t high, uint32_t *out) {
+    uint32_t plain = 0, weighted = 0, beyond = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t v = r[i];
+        plain += (uint32_t)v, weighted += (uint32_t)(i + 1) * (uint32_t)v;
+        beyond += (uint32_t)((v <= low) | (v >= high));
+    }
+    out[0] = plain, out[1] = weighted, out[2] = beyond;
+}
+
+#ifdef X86
+AVX2 static void scan_avx2(const int16_t *r, int64_t n, int32_t low, int32_t high, uint32_t *out) { scan(r, n, low, high, out); }
+#endif
+
+API void nw_scan(const int16_t *r, int64_t n, int64_t low, int64_t high, uint32_t *out) {
+#ifdef X86
+    if (has_avx2()) {
+        scan_avx2(r, n, (int32_t)low, (int32_t)high, out);
+        return;
+    }
+#endif
+    scan(r, n, (int32_t)low, (int32_t)high, out);
 }

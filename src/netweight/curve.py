@@ -1,5 +1,6 @@
 """Stage 3: what each tensor would cost, and lose: points of all codecs, and their lower hull."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,18 +19,22 @@ from netweight.importance.prior import prior
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
+SOLVE = 16  # halvings: far below one step of a knob
+
 Progress = Callable[[str, int, int], None]
 Source = object
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The best that the codecs offer for one tensor: the lower convex hull of loss against bits.
+    """What the codecs offer for one tensor: the lower convex hull of loss against bits of each.
+
+    One hull for all codecs would lose what lies between two steps of one wherever another wins by a hair.
 
     Attributes:
         name: of the tensor.
         size: weights.
-        points: hull, bits rising and loss falling.
+        points: codec by codec, bits rising and loss falling.
 
     >>> Curve("w", 8, (Point(8, 1.0, "a", 1), Point(16, 0.2, "a", 2))).choose(0.2).knob
     1
@@ -40,47 +45,88 @@ class Curve:
     points: tuple[Point, ...]
 
     def choose(self, slope: float) -> Point:
-        """Give the point with the least loss + slope bits.
-
-        Between two smooth points of one codec the loss falls by the same factor for each bit:
-
-            loss = l0 exp(-a (bits - b0)),    whose slope is `slope` at bits = b0 + ln(a l0 / slope) / a;
-
-        the logarithm of the step goes linearly with the bits.
+        """Give the point with the least loss + slope bits, steps between those of the points included.
 
         Args:
             slope: loss for each bit, >= 0.
         """
-        points = self.points
-        at = 0
-        while at + 1 < len(points) and points[at].loss - points[at + 1].loss > slope * (
-            points[at + 1].bits - points[at].bits
-        ):
-            at += 1
-        best = points[at]
-        if slope <= 0 or not best.smooth:
-            return best
-        cost = best.loss + slope * best.bits
-        for first, second in zip(points[max(at - 1, 0) : at + 1], points[max(at, 1) : at + 2], strict=False):
-            between = _between(first, second, slope)
-            if between and between.loss + slope * between.bits < cost:
-                cost, best = between.loss + slope * between.bits, between
+        best = None
+        for _, chain in itertools.groupby(self.points, key=lambda point: point.codec):
+            found = _best(tuple(chain), slope)
+            if best is None or _key(found, slope) < _key(best, slope):
+                best = found
+        assert best is not None
         return best
 
 
-def _between(first: Point, second: Point, slope: float) -> Point | None:
-    """Where the smooth curve through two points has a slope; None if that is not between them."""
-    if not (
-        first.smooth and second.smooth and first.codec == second.codec and second.loss > 0 and math.isfinite(slope)
-    ):
+def _key(point: Point, slope: float) -> tuple[float, float]:
+    """Order of preference at a slope; an infinite one asks for the fewest bits."""
+    return (point.bits, point.loss) if math.isinf(slope) else (point.loss + slope * point.bits, point.bits)
+
+
+def _best(points: Sequence[Point], slope: float) -> Point:
+    """Choose from one codec's hull."""
+    at = 0
+    while at + 1 < len(points) and _saving(points, at) > slope:
+        at += 1
+    best = points[at]
+    if slope <= 0 or math.isinf(slope):
+        return best
+    falls = _falls(points[max(at - 2, 0) : at + 3])
+    start = max(at - 2, 0)
+    for left in (at - 1, at):
+        middle = _between(points[start : at + 3], falls, left - start, slope) if 0 <= left < len(points) - 1 else None
+        if middle and _key(middle, slope) < _key(best, slope):
+            best = middle
+    return best
+
+
+def _joined(first: Point, second: Point) -> bool:
+    """Whether steps between two points' are on the curve."""
+    return first.smooth and second.smooth and first.codec == second.codec and second.loss > 0
+
+
+def _falls(points: Sequence[Point]) -> list[float]:
+    """How fast ln(loss) falls with the bits at each point: the harmonic mean of the segments that meet there; 0 where none does."""
+    chords = [
+        math.log(a.loss / b.loss) / (b.bits - a.bits) if _joined(a, b) else 0.0 for a, b in itertools.pairwise(points)
+    ]
+    out = []
+    for left, right in itertools.pairwise([0.0, *chords, 0.0]):
+        out.append(2 * left * right / (left + right) if left and right else left or right)
+    return out
+
+
+def _saving(points: Sequence[Point], at: int) -> float:
+    """Loss that a bit saves on the way to the next point."""
+    first, second = points[at], points[at + 1]
+    return (first.loss - second.loss) / (second.bits - first.bits)
+
+
+def _between(points: Sequence[Point], falls: Sequence[float], left: int, slope: float) -> Point | None:
+    """Where the curve between two points has a slope; None if that is not inside.
+
+    ln(loss) is the cubic through both points with both falls (Hermite), so that the slope has no jump at a point.
+    """
+    first, second = points[left], points[left + 1]
+    if not _joined(first, second):
         return None
     span = second.bits - first.bits
-    fall = math.log(first.loss / second.loss) / span
-    share = math.log(fall * first.loss / slope) / fall / span
-    if not 0 < share < 1:
+    drop = math.log(first.loss / second.loss)
+    a, b = falls[left] * span, falls[left + 1] * span
+    low, high = 0.0, 1.0
+    if not b * second.loss < slope * span < a * first.loss:
         return None
-    knob = between(first.knob, second.knob, share)
-    return Point(first.bits + share * span, first.loss * math.exp(-fall * share * span), first.codec, knob, smooth=True)
+    for _ in range(SOLVE):
+        t = (low + high) / 2
+        fallen = t * (a + t * (3 * drop - 2 * a - b + t * (a + b - 2 * drop)))
+        rate = a + t * (2 * (3 * drop - 2 * a - b) + t * 3 * (a + b - 2 * drop))
+        if rate * first.loss * math.exp(-fallen) > slope * span:
+            low = t
+        else:
+            high = t
+    knob = between(first.knob, second.knob, t)
+    return Point(first.bits + t * span, first.loss * math.exp(-fallen), first.codec, knob, smooth=True)
 
 
 def hull(points: Iterable[Point]) -> tuple[Point, ...]:
@@ -168,7 +214,8 @@ def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[s
                 points += codec.sweep(w, stat)
     if exact or not points:
         points += Exact().sweep(raw, info.dtype)
-    return Curve(name, info.size, hull(points))
+    chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]
+    return Curve(name, info.size, tuple(itertools.chain.from_iterable(chains)))
 
 
 def takes(w: Float32) -> bool:

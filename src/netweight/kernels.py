@@ -82,14 +82,10 @@ class Tables:
     @cached_property
     def entries(self) -> NDArray[np.uint32]:
         """Decoder's table, uint32 [T, 4096]: (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol."""
-        count = len(self.freq)
-        out = np.zeros((count, 1 << PRECISION_BITS), np.uint32)
-        slots = np.arange(1 << PRECISION_BITS, dtype=np.uint32)
-        symbols = np.arange(256, dtype=np.uint32)
-        for t in range(count):
-            if self.freq[t].any():
-                s = np.repeat(symbols, self.freq[t])
-                out[t] = (self.freq[t][s].astype(np.uint32) - 1) << 20 | (slots - self.cum[t][s]) << 8 | s
+        if _C is None:
+            return kernels_numpy.entries(self.freq)
+        out = np.empty((len(self.freq), 1 << PRECISION_BITS), np.uint32)
+        _C.nw_entries(ctypes.c_void_p(_at(self.freq)), ctypes.c_int64(len(self.freq)), ctypes.c_void_p(_at(out)))
         return out
 
 
@@ -125,7 +121,7 @@ def _open_library() -> ctypes.CDLL | None:
         except (OSError, AttributeError):
             continue
         if library.nw_abi() == ABI:
-            for name in ("nw_decode", "nw_encode", "nw_trellis"):
+            for name in ("nw_decode", "nw_encode", "nw_trellis", "nw_lines"):
                 getattr(library, name).restype = ctypes.c_int64
             return library
     return None
@@ -195,7 +191,9 @@ def decode(
         del keep, thresholds
     if used < 0:
         fact = "ends before its last symbol" if used == -1 else "does not end in the coder's start state"
-        raise FormatError(f"a chunk of {len(chunk)} bytes for {total} symbols {fact}", "The file is damaged: get it again.")
+        raise FormatError(
+            f"a chunk of {len(chunk)} bytes for {total} symbols {fact}", "The file is damaged: get it again."
+        )
     return out, used
 
 
@@ -234,7 +232,10 @@ def histogram(symbol: Bytes, index: NDArray[np.uint16], count: int) -> NDArray[n
     out = np.zeros((count, 256), np.int64)
     symbol, index = np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16)
     _C.nw_histogram(
-        ctypes.c_void_p(_at(symbol)), ctypes.c_void_p(_at(index)), ctypes.c_int64(symbol.size), ctypes.c_void_p(_at(out))
+        ctypes.c_void_p(_at(symbol)),
+        ctypes.c_void_p(_at(index)),
+        ctypes.c_int64(symbol.size),
+        ctypes.c_void_p(_at(out)),
     )
     return out
 
@@ -259,7 +260,11 @@ def round_rd(u: Float32, index: NDArray[np.uint16], rate: Int32) -> Int16:
     """Integers k with the least 2^10 (u - k)^2 + rate[index, k], int32 [T, 256], of three candidates each."""
     if _C is None:
         return kernels_numpy.round_rd(u, index, rate)
-    u, index, rate = (np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16), np.ascontiguousarray(rate, np.int32))
+    u, index, rate = (
+        np.ascontiguousarray(u, np.float32),
+        np.ascontiguousarray(index, np.uint16),
+        np.ascontiguousarray(rate, np.int32),
+    )
     k = np.empty(u.size, np.int16)
     _C.nw_round(
         ctypes.c_void_p(_at(u)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(rate)), ctypes.c_int64(u.size), ctypes.c_void_p(_at(k))
@@ -271,7 +276,11 @@ def trellis(u: Float32, index: NDArray[np.uint16], rate: Int32, bits: int, tap0:
     """Integers of the cheapest path of each lane through a trellis of 2^bits states; rate int32 [T, 2, 256]."""
     if _C is None:
         return kernels_numpy.trellis(u, index, rate, bits, tap0, tap1)
-    u, index, rate = (np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16), np.ascontiguousarray(rate, np.int32))
+    u, index, rate = (
+        np.ascontiguousarray(u, np.float32),
+        np.ascontiguousarray(index, np.uint16),
+        np.ascontiguousarray(rate, np.int32),
+    )
     k = np.empty(u.size, np.int16)
     failed = _C.nw_trellis(
         ctypes.c_void_p(_at(u)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(rate)), ctypes.c_int64(u.size),
@@ -295,21 +304,43 @@ def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes
     return out
 
 
-def scale(fine: Int16, factor: np.float32) -> Float32:
-    """Fine indices times a float32 factor, each rounded once to float32."""
-    if _C is None:
-        return fine.astype(np.float32) * np.float32(factor)
+def scale(fine: Int16, factor: np.float32, out: Float32) -> None:
+    """Put float32(r) times a float32 factor, rounded once, into `out`, which is contiguous."""
+    if _C is None or not out.flags.c_contiguous:
+        np.multiply(fine, np.float32(factor), out=out, dtype=np.float32)
+        return
     fine = np.ascontiguousarray(fine, np.int16)
-    out = np.empty(fine.size, np.float32)
-    _C.nw_scale(ctypes.c_void_p(_at(fine)), ctypes.c_int64(fine.size), ctypes.c_float(float(factor)), ctypes.c_void_p(_at(out)))
-    return out
+    _C.nw_scale(
+        ctypes.c_void_p(_at(fine)), ctypes.c_int64(fine.size), ctypes.c_float(float(factor)), ctypes.c_void_p(_at(out))
+    )  # fmt: skip
 
 
-def sums(values: NDArray[np.signedinteger]) -> tuple[int, int]:
-    """Give sum r_i and sum i r_i mod 2^32, i from 1: what a chunk's checksum covers of its decoded integers."""
-    if _C is None or values.dtype != np.int16:
-        return kernels_numpy.sums(values)
-    values = np.ascontiguousarray(values)
-    out = np.empty(2, np.uint32)
-    _C.nw_sums(ctypes.c_void_p(_at(values)), ctypes.c_int64(values.size), ctypes.c_void_p(_at(out)))
-    return int(out[0]), int(out[1])
+def lines(sizes: Int32, residual: Int32, start: int, top: int) -> Int32 | None:
+    """Levels of tables from their residuals, one line a table; None where one leaves 0 .. top.
+
+    The first level of a line is predicted by the first of the line before (`start`), the second by the first, each other one by twice the
+    last less the one before, clamped to 0 .. top.
+    """
+    if _C is None:
+        return kernels_numpy.lines(sizes, residual, start, top)
+    sizes, residual = np.ascontiguousarray(sizes, np.int32), np.ascontiguousarray(residual, np.int32)
+    out = np.empty(residual.size, np.int32)
+    used = _C.nw_lines(
+        ctypes.c_void_p(_at(sizes)), ctypes.c_int64(sizes.size), ctypes.c_void_p(_at(residual)), ctypes.c_int64(start),
+        ctypes.c_int64(top),
+        ctypes.c_void_p(_at(out)),
+    )  # fmt: skip
+    return None if used < 0 else out
+
+
+def scan(values: Int16, low: int, high: int) -> tuple[int, int, int]:
+    """Give sum r_i and sum i r_i mod 2^32, i from 1, and how many r_i are at most `low` or at least `high`."""
+    if _C is None:
+        return kernels_numpy.scan(values, low, high)
+    values = np.ascontiguousarray(values, np.int16)
+    out = np.empty(3, np.uint32)
+    _C.nw_scan(
+        ctypes.c_void_p(_at(values)), ctypes.c_int64(values.size), ctypes.c_int64(low), ctypes.c_int64(high),
+        ctypes.c_void_p(_at(out)),
+    )  # fmt: skip
+    return int(out[0]), int(out[1]), int(out[2])

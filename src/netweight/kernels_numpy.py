@@ -226,7 +226,38 @@ def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes
     return out
 
 
-def sums(values: NDArray[np.signedinteger]) -> tuple[int, int]:
-    """Give sum r_i and sum i r_i mod 2^32, i from 1."""
+def entries(freq: Uint16) -> NDArray[np.uint32]:
+    """Decoder's table of each frequency table."""
+    slots = np.arange(1 << PRECISION_BITS, dtype=np.uint32)
+    out = np.zeros((len(freq), slots.size), np.uint32)
+    for row, to in zip(freq, out, strict=True):
+        if row.any():
+            symbol = np.repeat(np.arange(256, dtype=np.uint32), row)
+            start = (np.cumsum(row, dtype=np.uint32) - row)[symbol]
+            to[:] = (row[symbol].astype(np.uint32) - 1) << 20 | (slots - start) << 8 | symbol
+    return out
+
+
+def lines(sizes: NDArray[np.int32], residual: NDArray[np.int32], start: int, top: int) -> NDArray[np.int32] | None:
+    """Levels from residuals, or None where one leaves 0 .. top."""
+    out: list[int] = []
+    rest = iter(residual.tolist())
+    first = start
+    for size in sizes.tolist():
+        line: list[int] = []
+        for _ in range(size):
+            guess = first if not line else line[-1] if len(line) == 1 else 2 * line[-1] - line[-2]
+            level = min(max(guess, 0), top) + next(rest)
+            if not 0 <= level <= top:
+                return None
+            line.append(level)
+        first = line[0] if line else first
+        out += line
+    return np.array(out, np.int32)
+
+
+def scan(values: NDArray[np.int16], low: int, high: int) -> tuple[int, int, int]:
+    """Give sum r_i and sum i r_i mod 2^32, i from 1, and how many are at most `low` or at least `high`."""
     r = values.astype(np.uint32)
-    return int(r.sum(dtype=np.uint32)), int((r * np.arange(1, r.size + 1, dtype=np.uint32)).sum(dtype=np.uint32))
+    weighted = (r * np.arange(1, r.size + 1, dtype=np.uint32)).sum(dtype=np.uint32)
+    return int(r.sum(dtype=np.uint32)), int(weighted), int(np.count_nonzero((values <= low) | (values >= high)))

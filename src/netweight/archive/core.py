@@ -28,6 +28,7 @@ from netweight.errors import FormatError, UsageError
 
 Storage = NDArray[Any]
 KEPT_CHUNKS = 4  # decoded chunks that hold several tensors and are kept for the next one
+KEPT_SECTIONS = 4  # whose tables, up to 5 MB each, are kept
 
 
 @final
@@ -68,7 +69,7 @@ class Archive(Mapping[str, Storage]):
         for number, section in enumerate(header.sections):
             for place, member in enumerate(section.members):
                 self._home.setdefault(member, []).append((number, place))
-        self._opened: dict[int, Opened] = {}
+        self._opened: OrderedDict[int, Opened] = OrderedDict()
         self._kept: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
         self._lock = Lock()
 
@@ -155,6 +156,10 @@ class Archive(Mapping[str, Storage]):
         home = self._home[self._index[self.ties.get(name, name)]]
         number, place = home[0]
         first = self._open(number)
+        streams = tuple(self.header.sections[j].stream for j, _ in home)
+        if streams != first.streams:
+            fact = f"{name!r} has the streams {list(streams)}, its codec needs {list(first.streams)}."
+            raise FormatError(fact, AGAIN)
         if first.codec is None:
             found = [array for _, array in self._pieces(number, first, place)]
             return _joined(found, storage_dtype(info.dtype)).reshape(info.storage_shape)
@@ -168,7 +173,7 @@ class Archive(Mapping[str, Storage]):
             for number, place in home:
                 found = [piece.full() for _, piece in self._pieces(number, self._open(number), place)]
                 fine[self.header.sections[number].stream] = _joined(found, np.dtype(np.int16))
-            values = first.rebuild(home[0][1], fine, [self._open(number) for number, _ in home[1:]])
+            values = first.rebuild(home[0][1], fine)
         return from_float32(values, info.dtype).reshape(info.storage_shape)
 
     def read_into(self, name: str, out: NDArray[np.float32]) -> None:
@@ -208,7 +213,8 @@ class Archive(Mapping[str, Storage]):
         return tensor_of(self[name], self.infos[name].dtype, self.infos[name].shape)
 
     def _open(self, number: int) -> Opened:
-        opened = self._opened.get(number)
+        with self._lock:
+            opened = self._opened.get(number)
         if opened is None:
             section = self.header.sections[number]
             parts = self._sections[number]
@@ -217,9 +223,12 @@ class Archive(Mapping[str, Storage]):
                 raise FormatError(f"The checksum of section {number} is wrong.", AGAIN)
             infos = [self.header.tensors[member] for member in section.members]
             params = [self.header.params[member] for member in section.members]
-            first = all(self._home[member][0][0] == number for member in section.members)
-            opened = Opened(data, section.prelude, (section.codec, section.version), infos, params, first)
-            self._opened[number] = opened
+            codec = (section.codec, section.version, section.stream)
+            opened = Opened(data, section.prelude, codec, infos, params)
+            with self._lock:
+                self._opened[number] = opened
+                while len(self._opened) > KEPT_SECTIONS:
+                    self._opened.popitem(last=False)
         return opened
 
     def _pieces(self, number: int, opened: Opened, place: int) -> Iterator[tuple[int, Any]]:

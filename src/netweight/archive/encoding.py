@@ -66,7 +66,7 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
         info = checkpoint.infos[name]
         parts.append(codec.encode(to_float32(checkpoint.read(name), info.dtype).reshape(info.shape), stat, knob))
     blocks = []
-    for place, stream in enumerate(parts[0].streams):
+    for place, stream in enumerate(codec.streams):
         streams = [p.streams[stream] for p in parts]
         head, chunks = encode_section(streams, parts[0].bits)
         reals = b"" if place else b"".join(_write_reals(codec, p) for p in parts)

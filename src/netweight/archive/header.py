@@ -19,7 +19,9 @@ MAJOR = 1
 FIXED_BYTES = 20
 LARGEST_PACKED_BYTES = 16 << 20
 LARGEST_JSON_BYTES = 64 << 20
+LARGEST_GROWTH = 64  # bytes of JSON from a packed byte, beyond the first 2^20; real headers stay below 20
 LARGEST_COUNT = 1 << 20
+LARGEST_STREAMS = 16
 LARGEST_TENSOR_BYTES = 1 << 43
 AGAIN = "Get the file again, or make it again."
 

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from netweight.archive.checksums import checksum_of_bytes, checksum_of_integers
 from netweight.checkpoint import TensorInfo
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, by_id
+from netweight.dtypes import is_float, storage_dtype
 from netweight.entropy.layout import Layout
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
@@ -19,6 +20,8 @@ from netweight.entropy.stream import Fine, decode_chunk, decode_head
 from netweight.errors import FormatError
 
 LARGEST_REALS = 1 << 16
+LARGEST_CHUNK, LARGEST_EXACT_CHUNK = 1 << 20, 1 << 17  # weights, storage elements
+PLANES = "planes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +39,17 @@ class Opened:
     Args:
         data: the whole section.
         prelude: bytes of its prelude, checked by the caller.
-        codec: id.
-        version: of the stream.
+        codec: id, version, and which of its streams this is.
         members: infos of its tensors.
         params: integers of each.
-        first: this is the stream that carries the reals.
 
     Raises:
         FormatError: the prelude contradicts itself or the infos.
     """
 
     def __init__(
-        self, data: memoryview, prelude: int, codec: tuple[str, int], members: Sequence[TensorInfo],
-        params: Sequence[tuple[int, ...]], first: bool,
+        self, data: memoryview, prelude: int, codec: tuple[str, int, str], members: Sequence[TensorInfo],
+        params: Sequence[tuple[int, ...]],
     ) -> None:  # fmt: skip
         self.members = tuple(members)
         self._data = data
@@ -66,11 +67,18 @@ class Opened:
             raise damaged(f"its chunks end at byte {at} of {len(data)}")
         self.codec: Codec | None = None
         self.parts: list[Parts] = []
-        if codec[0] == EXACT:
-            self._open_exact(reader, codec[1])
+        name, version, stream = codec
+        if name == EXACT:
+            self.streams: tuple[str, ...] = (PLANES,)
+            self._open_exact(reader, version)
         else:
-            self.codec = by_id(*codec)
-            self.parts = [self._parts(reader, self.codec, p, first) for p in params]
+            self.codec = by_id(name, version)
+            self.streams = self.codec.streams
+            lossless = [info.dtype for info in self.members if not is_float(info.dtype)]
+            if lossless:
+                raise damaged(f"the codec {name!r} holds a tensor of {lossless[0]}")
+            self._require_room([info.size for info in self.members], LARGEST_CHUNK)
+            self.parts = [self._parts(reader, self.codec, p, stream == self.streams[0]) for p in params]
             self._head = decode_head(reader.data[reader.at :], [Layout.of(info.shape) for info in self.members])
             self.plan = self._head.chunks()
         if len(self.plan) != len(self.chunks):
@@ -88,8 +96,15 @@ class Opened:
             )
         if len(dtypes) != 1:
             raise damaged(f"tensors of {len(dtypes)} dtypes in one section of exact")
+        sizes = [info.nbytes // storage_dtype(info.dtype).itemsize for info in self.members]
+        self._require_room(sizes, LARGEST_EXACT_CHUNK)
         self._planes = decode_planes_head(reader.data[reader.at :], dtypes.pop(), [info.shape for info in self.members])
         self.plan = self._planes.chunks()
+
+    def _require_room(self, sizes: Sequence[int], most: int) -> None:
+        """Check sizes against the chunks there are, before anything of these sizes is made."""
+        if sum(sizes) > most * len(self.chunks):
+            raise damaged(f"{len(self.chunks)} chunks cannot hold {sum(sizes)} elements")
 
     def _parts(self, reader: Reader, codec: Codec, params: tuple[int, ...], first: bool) -> Parts:
         if len(params) != len(codec.params):
@@ -137,12 +152,15 @@ class Opened:
             raise damaged(f"no factor for {self.members[member].name!r}")
         return np.float32(scale[0])
 
-    def rebuild(
-        self, member: int, fine: Mapping[str, NDArray[np.signedinteger]], others: Sequence["Opened"] = ()
-    ) -> NDArray[np.float32]:
-        """Turn the integers of a member into float32, with the reals of all its streams."""
+    def rebuild(self, member: int, fine: Mapping[str, NDArray[np.signedinteger]]) -> NDArray[np.float32]:
+        """Turn the integers of a member into float32.
+
+        Raises:
+            FormatError: the codec cannot make anything of them.
+        """
         assert self.codec is not None
-        parts = self.parts[member]
-        for other in others:
-            parts = replace(parts, reals={**other.parts[member].reals, **parts.reals})
-        return self.codec.decode(parts, fine, self.members[member].shape)
+        info = self.members[member]
+        try:
+            return self.codec.decode(self.parts[member], fine, info.shape)
+        except (ArithmeticError, LookupError, ValueError) as error:
+            raise damaged(f"the codec {self.codec.id!r} cannot rebuild {info.name!r}: {error}") from None

@@ -11,8 +11,10 @@ from netweight.archive.header import (
     AGAIN,
     FIXED_BYTES,
     LARGEST_COUNT,
+    LARGEST_GROWTH,
     LARGEST_JSON_BYTES,
     LARGEST_PACKED_BYTES,
+    LARGEST_STREAMS,
     LARGEST_TENSOR_BYTES,
     MAGIC,
     MAJOR,
@@ -74,10 +76,11 @@ def unpack(fixed: bytes, packed: bytes, file_bytes: int) -> Header:
         raise FormatError("The header's checksum is wrong.", AGAIN)
     engine = zlib.decompressobj()
     try:
-        text = engine.decompress(packed, LARGEST_JSON_BYTES + 1)
-        if len(text) > LARGEST_JSON_BYTES or not engine.eof or engine.unused_data:
-            raise _broken(f"it does not expand to one text of at most {LARGEST_JSON_BYTES} bytes")
-        data = json.loads(text.decode("utf-8", "surrogatepass"))
+        most = min(LARGEST_JSON_BYTES, (1 << 20) + LARGEST_GROWTH * len(packed))
+        text = engine.decompress(packed, most + 1)
+        if len(text) > most or not engine.eof or engine.unused_data:
+            raise _broken(f"it does not expand to one text of at most {most} bytes")
+        data = json.loads(text.decode("utf-8", "surrogatepass"), object_pairs_hook=_unique, parse_constant=_no_number)
         header = _header(data)
     except NetweightError:
         raise
@@ -99,6 +102,17 @@ def unpack(fixed: bytes, packed: bytes, file_bytes: int) -> Header:
     return header
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _broken("an object has a key twice")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise _broken(f"{text} is no number of JSON")
+
+
 def _ints(values: Any, least: int = 0, most: int = 1 << 53) -> list[int]:
     if not isinstance(values, list) or any(type(v) is not int or not least <= v <= most for v in values):
         raise _broken(f"a list of integers of {least} .. {most} is something else")
@@ -111,12 +125,16 @@ def _strings(values: Any) -> dict[str, str]:
     return values
 
 
+def _texts(values: Any, what: str) -> list[str]:
+    if not isinstance(values, list) or any(not isinstance(v, str) for v in values) or len(values) > LARGEST_COUNT:
+        raise _broken(f"the {what} are no list of at most {LARGEST_COUNT} texts")
+    return values
+
+
 def _header(data: Any) -> Header:
-    names = data["names"]
-    if not isinstance(names, list) or any(not isinstance(name, str) for name in names) or len(names) > LARGEST_COUNT:
-        raise _broken("the names of the tensors")
+    names = _texts(data["names"], "names")
     count = len(names)
-    types = [str(t) for t in data["types"]]
+    types = _texts(data["types"], "types")
     dtypes = [types[t] for t in _ints(data["dtype"], 0, len(types) - 1)]
     shapes = [tuple(_ints(shape, 0, 1 << 48)) for shape in data["shape"]]
     tensors = tuple(_info(*entry) for entry in zip(names, dtypes, shapes, strict=True))
@@ -127,22 +145,20 @@ def _header(data: Any) -> Header:
     }
     if len(ties) != len(data.get("ties", {})):
         raise _broken("a tie to a tensor that is not there")
-    order = tuple(data.get("order", names))
+    order = tuple(_texts(data.get("order", names), "names in order"))
     if sorted(order) != sorted([*names, *ties]) or len(set(order)) != len(order):
         raise _broken(f"{len(order)} names for {count} tensors and {len(ties)} ties")
     knobs = tuple(_ints(data["knob"], -(1 << 40)))
     params = tuple(tuple(_ints(p, -(1 << 40))) for p in data.get("params", [[]] * count))
     if len(knobs) != count or len(params) != count:
         raise _broken(f"{len(knobs)} knobs and {len(params)} parameters for {count} tensors")
-    layout = tuple(Group(str(f), str(p), int(n), _strings(m)) for f, p, n, m in data.get("layout", []))
-    if layout and (
-        sum(g.tensors for g in layout) != len(order) or any(g.tensors < 0 or _escapes(g.file) for g in layout)
-    ):
-        raise _broken("the weight files of the source")
+    layout = _layout(data.get("layout", []), len(order))
     sections = _sections(data, count)
+    if not isinstance(data["by"], str):
+        raise _broken("its writer has no name")
     source, plan = dict(data.get("source", {})), dict(data.get("plan", {}))
     return Header(
-        str(data["by"]),
+        data["by"],
         tensors,
         order,
         ties,
@@ -154,6 +170,20 @@ def _header(data: Any) -> Header:
         source,
         plan,
     )
+
+
+def _layout(groups: Any, names: int) -> tuple[Group, ...]:
+    layout = []
+    for file, prefix, tensors, metadata in groups:
+        _texts([file, prefix], "file and prefix of a group")
+        _ints([tensors])
+        if _escapes(file):
+            raise _broken(f"the source's file {file!r} would lie outside its folder")
+        layout.append(Group(file, prefix, tensors, _strings(metadata)))
+    total = sum(g.tensors for g in layout)
+    if layout and (total != names or len({g.file for g in layout}) != len(layout)):
+        raise _broken(f"{len(layout)} files of the source hold {total} of {names} tensors")
+    return tuple(layout)
 
 
 def _escapes(file: str) -> bool:
@@ -169,47 +199,52 @@ def _escapes(file: str) -> bool:
 
 
 def _info(name: str, dtype: str, shape: tuple[int, ...]) -> TensorInfo:
-    if len(shape) > MAX_RANK or math.prod(shape) > LARGEST_TENSOR_BYTES or nbytes(dtype, shape) > LARGEST_TENSOR_BYTES:
+    # Without its zeros too: NumPy refuses a tensor of 0 x 2^48 x 2^48.
+    if len(shape) > MAX_RANK or nbytes(dtype, shape) > LARGEST_TENSOR_BYTES or _extent(shape) > LARGEST_TENSOR_BYTES:
         raise _broken(f"the tensor {name!r} of {dtype} {list(shape)}")
     return TensorInfo(name, dtype, shape)
 
 
+def _extent(shape: tuple[int, ...]) -> int:
+    return math.prod(size for size in shape if size)
+
+
 def _sections(data: Any, count: int) -> tuple[Section, ...]:
-    kinds = [(str(c), int(v), str(s)) for c, v, s in data["codecs"]]
+    kinds = [
+        (*_texts([codec, stream], "codec and stream"), *_ints([version])) for codec, version, stream in data["codecs"]
+    ]
     columns = [_ints(data[key]) for key in ("codec", "prelude", "bytes", "crc")]
-    runs = [_ints(r, -LARGEST_COUNT, LARGEST_COUNT) for r in data["members"]]
+    runs = [_ints(r, 0, LARGEST_COUNT) for r in data["members"]]
     sections = []
+    codecs: dict[int, tuple[str, int]] = {}
+    streams: set[tuple[str, int]] = set()
     for (kind, prelude, size, crc), run in zip(zip(*columns, strict=True), runs, strict=True):
         if prelude > size:
             raise _broken(f"a section of {size} bytes begins with {prelude}")
-        codec, version, stream = kinds[kind]
-        sections.append(Section(codec, version, stream, _members(run, count), prelude, size, crc))
-    codecs: dict[int, tuple[str, int]] = {}
-    streams: set[tuple[str, int]] = set()
-    for s in sections:
-        for member in s.members:
-            if (s.stream, member) in streams or codecs.setdefault(member, (s.codec, s.version)) != (s.codec, s.version):
+        codec, stream, version = kinds[kind]
+        members = _members(run, count)
+        sections.append(Section(codec, version, stream, members, prelude, size, crc))
+        if len(streams) + len(members) > LARGEST_STREAMS * count:
+            raise _broken(f"its {count} tensors have more than {LARGEST_STREAMS} streams each")
+        for member in members:
+            if (stream, member) in streams or codecs.setdefault(member, (codec, version)) != (codec, version):
                 raise _broken(f"tensor {member} is coded twice")
-            streams.add((s.stream, member))
+            streams.add((stream, member))
     if len(codecs) != count:
         raise _broken(f"{count - len(codecs)} tensors are in no section")
     return tuple(sections)
 
 
 def _members(runs: Sequence[int], count: int) -> tuple[int, ...]:
-    """Undo `_runs`, each member at most once, all below `count`."""
+    """Undo `_runs`: at least one member, rising, all below `count`."""
     out: list[int] = []
-    at = 0
-    for j, step in enumerate(runs):
-        if j % 2 == 0:
-            at += step if j == 0 else step - 1
-        else:
-            if step < 1 or at < 0 or at + step > count:
-                raise _broken(f"a section has tensors {at} .. {at + step - 1} of {count}")
-            out += range(at, at + step)
-            at += step
-    if len(runs) % 2:
-        raise _broken("a section's list of tensors ends in a gap")
+    if not runs or len(runs) % 2:
+        raise _broken(f"a section's list of tensors has {len(runs)} numbers")
+    for gap, length in zip(runs[0::2], runs[1::2], strict=True):
+        at = out[-1] + gap if out else gap
+        if length < 1 or (out and gap < 1) or at + length > count:
+            raise _broken(f"a section has the tensors {at} .. {at + length - 1} of {count}")
+        out += range(at, at + length)
     return tuple(out)
 
 

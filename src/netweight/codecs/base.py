@@ -94,6 +94,7 @@ class Codec(ABC):
         version: of the stream.
         reals: names of the real arrays of its parts, in the order in which they are written.
         params: names of the integers of its parts, likewise.
+        streams: names of the streams of its parts, in the order in which they are written.
         linear: the real by which `decode` multiplies the integers of its one stream "k", if that is all it does.
     """
 
@@ -101,6 +102,7 @@ class Codec(ABC):
     version: ClassVar[int]
     reals: ClassVar[tuple[str, ...]] = ()
     params: ClassVar[tuple[str, ...]] = ()
+    streams: ClassVar[tuple[str, ...]] = ("k",)
     linear: ClassVar[str] = ""
 
     @abstractmethod

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from netweight.codecs.base import Point, Stat, index_of, step_of
+from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.lattice import Grid, code_bits, quantise, refit
 from netweight.codecs.scales import Scales, scales
 from netweight.entropy.layout import UNIT_CLASS, Layout
 from netweight.entropy.stream import IntStream
+from netweight.importance.stat import Stat
 from netweight.kernels import LANES, Float32
 
 SAMPLE = 1 << 15
 SPREAD = 256  # rows, if there are as many
-POOLED = 1 << 17  # tensors of at most so many weights share chunks and tables with others
+POOLED = 1 << 17  # tensors of at most so many weights share a chunk with others
 TABLE_CELL_BITS = 2.2
 CHUNK_BITS = 8 * 110.0  # lane states, checksum and length
 ENTRY_BITS = 8 * 14.0  # a tensor's share of the header: name, shape, scale

@@ -58,8 +58,11 @@ class Relative(Codec):
 
     def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:
         """Shift the integers back into bit patterns."""
+        mantissa = parts.params["mantissa"]
+        if not 1 <= mantissa < MANTISSA_BITS:
+            raise ValueError(f"{mantissa} bits of mantissa")
         patterns = fine["k"].astype(np.int64) + parts.params["centre"]
-        return Layout.of(shape).unscan(_floats(patterns, parts.params["mantissa"]), shape)
+        return Layout.of(shape).unscan(_floats(patterns, mantissa), shape)
 
 
 def _integers(w: Float32, mantissa: int) -> tuple[Int32, int]:

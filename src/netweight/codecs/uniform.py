@@ -37,7 +37,7 @@ class Uniform(Codec):
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen."""
-        points = list(probe(self.id, w, stat, self.grid, range(4, WIDEST, 3)))
+        points = list(probe(self.id, w, stat, self.grid, (0, 3, 5, 7, 9, 11, 14, 17, 20, 23, 26)))
         return points + _high_rate(points, float(np.max(np.abs(w), initial=0.0)), w.size)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:

@@ -5,7 +5,7 @@ of a long one: 32 lane states, 16-bit words, escaped values, low bits. Chunks ar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -16,10 +16,12 @@ from netweight.entropy.layout import CLASSES, THRESHOLDS, Layout, Levels, segmen
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, signed, varint
 from netweight.entropy.tables import CENTRE, Range, Shape, describe, ranges, read
 from netweight.entropy.trellis import TAPS
-from netweight.kernels import LANES, Int16, Int32, Model, Segment, Tables
+from netweight.kernels import LANES, Float32, Int16, Int32, Model, Segment, Tables
 
 LEVELS = 5
+SHORTEST_RUN, LONGEST_RUN = 17, 20  # log2 of the symbols of a piece
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+LARGEST_ESCAPE = 1 << 22
 FINE_FROM = 1 << 20  # symbols of a section from which on tables are written in eighths of an octave
 
 
@@ -32,14 +34,14 @@ class IntStream:
         layout: the scan.
         levels: scale by place.
         shift: low bits of each integer that are written as they are.
-        run: log2 of the most symbols a chunk takes of this tensor.
+        run: log2 of the most symbols a chunk takes of this tensor, 17 .. 20.
     """
 
     k: Int16 | Int32
     layout: Layout
     levels: Levels
     shift: int = 0
-    run: int = 17
+    run: int = SHORTEST_RUN
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +59,52 @@ class Head:
 
     Attributes:
         bits: log2 of the trellis' states, 0 without trellis.
-        run: log2 of the most symbols of a chunk.
+        capacity: log2 of the symbols of a chunk with several tensors.
         layouts: scan of each tensor.
         levels: scales of each tensor.
         shifts: low bits of each tensor.
+        runs: log2 of the longest piece of each tensor.
         escapes: the tables hold escape symbols.
         model: contexts.
         tables: frequencies.
     """
 
     bits: int
-    run: int
+    capacity: int
     layouts: tuple[Layout, ...]
     levels: tuple[Levels, ...]
     shifts: tuple[int, ...]
+    runs: tuple[int, ...]
     escapes: bool
     model: Model
     tables: Tables
 
     def chunks(self) -> list[list[Piece]]:
         """Which pieces each chunk holds."""
-        return plan_chunks([layout.size for layout in self.layouts], self.run)
+        return plan_chunks([layout.size for layout in self.layouts], self.capacity, self.runs)
 
 
-def plan_chunks(sizes: Sequence[int], run: int) -> list[list[Piece]]:
-    """Share tensors out over chunks: whole ones while 2^run symbols are not exceeded, runs of 2^run of a longer one."""
+def plan_chunks(sizes: Sequence[int], capacity: int, runs: Sequence[int] | None = None) -> list[list[Piece]]:
+    """Share tensors out over chunks.
+
+    A tensor longer than 2^run is cut into runs of 2^run, each a chunk of its own; others fill chunks up to 2^capacity symbols.
+
+    Args:
+        sizes: symbols of each tensor; one without symbols is in no chunk.
+        capacity: log2 of the symbols of a chunk with several tensors.
+        runs: log2 of the longest piece of each tensor; the capacity if None.
+    """
     chunks: list[list[Piece]] = []
     room = 0
     for tensor, size in enumerate(sizes):
-        if size > 1 << run:
-            chunks += [[Piece(tensor, at, min(1 << run, size - at))] for at in range(0, size, 1 << run)]
+        longest = 1 << (capacity if runs is None else runs[tensor])
+        if size > longest:
+            chunks += [[Piece(tensor, at, min(longest, size - at))] for at in range(0, size, longest)]
             room = 0
         elif size:
             if size > room:
                 chunks.append([])
-                room = 1 << run
+                room = 1 << capacity
             chunks[-1].append(Piece(tensor, 0, size))
             room -= size
     return chunks
@@ -124,9 +137,9 @@ def encode_section(streams: Sequence[IntStream], bits: int) -> tuple[bytes, list
     Returns:
         The head and the chunks.
     """
-    run = max((s.run for s in streams), default=17)
+    capacity = max((s.run for s in streams), default=SHORTEST_RUN)
     model = model_of(bits, any(s.layout.plane for s in streams))
-    plan = plan_chunks([s.layout.size for s in streams], run)
+    plan = plan_chunks([s.layout.size for s in streams], capacity, [s.run for s in streams])
     coder = _Coder(streams, [piece for chunk in plan for piece in chunk], model)
     kept, escapes, counts = coder.settle()
     shape = Shape(symmetric(model), coder.size >= FINE_FROM, escapes)
@@ -136,7 +149,7 @@ def encode_section(streams: Sequence[IntStream], bits: int) -> tuple[bytes, list
     for chunk in plan:
         chunks.append(coder.encode(range(at, at + len(chunk)), tables))
         at += len(chunk)
-    return _head(streams, bits, run, model, shape) + description, chunks
+    return _head(streams, bits, capacity, model, shape) + description, chunks
 
 
 class _Coder:
@@ -235,13 +248,14 @@ def _low_bits(stream: IntStream, piece: Piece) -> bytes:
     return np.packbits(spread.astype(np.uint8), bitorder="little").tobytes()
 
 
-def _head(streams: Sequence[IntStream], bits: int, run: int, model: Model, shape: Shape) -> bytes:
-    """Trellis, run, flags; base, shift and which levels of each tensor; then all levels as one short stream."""
-    out = varint(bits) + varint(run) + varint((model.levels > 1) | shape.fine << 1 | shape.escapes << 2)
+def _head(streams: Sequence[IntStream], bits: int, capacity: int, model: Model, shape: Shape) -> bytes:
+    """Trellis, capacity, flags; base, shift and which levels of each tensor; then all levels as one short stream."""
+    out = varint(bits) + varint(capacity) + varint((model.levels > 1) | shape.fine << 1 | shape.escapes << 2)
     deviations: list[NDArray[np.int16]] = []
     for s in streams:
         has = (s.levels.row is not None) | (s.levels.column is not None) << 1
         out += signed(s.levels.base) + varint(s.shift << 2 | has)
+        out += varint(s.run) if s.layout.size > 1 << SHORTEST_RUN else b""
         deviations += [level for level in (s.levels.row, s.levels.column) if level is not None]
     return out + encode_small(np.concatenate([np.zeros(0, np.int64), *deviations]).astype(np.int64))
 
@@ -253,10 +267,16 @@ def decode_head(data: bytes | memoryview, layouts: Sequence[Layout]) -> Head:
         FormatError: the head contradicts itself or the layouts.
     """
     reader = Reader(data)
-    bits, run, flags = reader.varint(), reader.varint(), reader.varint()
-    if bits not in (0, *TAPS) or not 5 <= run <= 20 or flags > 7:
-        raise damaged(f"trellis {bits}, run {run}, flags {flags}")
-    places = [(reader.signed(), reader.varint()) for _ in layouts]
+    bits, capacity, flags = reader.varint(), reader.varint(), reader.varint()
+    if bits not in (0, *TAPS) or not SHORTEST_RUN <= capacity <= LONGEST_RUN or flags > 7:
+        raise damaged(f"trellis {bits}, capacity {capacity}, flags {flags}")
+    places = []
+    runs = []
+    for layout in layouts:
+        places.append((reader.signed(), reader.varint()))
+        runs.append(reader.varint() if layout.size > 1 << SHORTEST_RUN else SHORTEST_RUN)
+    if any(not SHORTEST_RUN <= run <= LONGEST_RUN for run in runs):
+        raise damaged(f"runs of {min(runs)} .. {max(runs)}")
     if any(abs(base) > 127 or has >> 2 > 22 for base, has in places):
         raise damaged("a level or a shift out of range")
     total = sum((has & 1) * x.rows + (has >> 1 & 1) * x.columns for (_, has), x in zip(places, layouts, strict=True))
@@ -274,11 +294,48 @@ def decode_head(data: bytes | memoryview, layouts: Sequence[Layout]) -> Head:
     if reader.at != len(data):
         raise damaged(f"{len(data) - reader.at} bytes follow the tables")
     shifts = tuple(has >> 2 for _, has in places)
-    return Head(bits, run, tuple(layouts), tuple(levels), shifts, bool(flags & 4), model, tables)
+    return Head(bits, capacity, tuple(layouts), tuple(levels), shifts, tuple(runs), bool(flags & 4), model, tables)
 
 
-def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) -> list[Int16 | Int32]:
-    """Decode the fine indices of a chunk's pieces: int16, or int32 where low bits or escapes need it.
+@dataclass(frozen=True, slots=True)
+class Fine:
+    """The decoded integers of a piece: k, or fine indices r behind a trellis.
+
+    Attributes:
+        coded: int16 [n], what the tables gave, placeholders where values are escaped.
+        places: where those are.
+        escaped: int32, what belongs there.
+        sums: sum r_i and sum i r_i of `coded` mod 2^32, i from 1, for the checksum.
+        low: int32 [n] low bits, or None.
+        shift: how many.
+    """
+
+    coded: Int16
+    places: NDArray[np.intp]
+    escaped: Int32
+    sums: tuple[int, int]
+    low: Int32 | None = None
+    shift: int = 0
+
+    def full(self) -> Int16 | Int32:
+        """All integers: int16 where nothing is escaped and there are no low bits, else int32."""
+        if not self.places.size and self.low is None:
+            return self.coded
+        out = self.coded.astype(np.int32)
+        out[self.places] = self.escaped
+        return out if self.low is None else out << self.shift | self.low
+
+    def scaled(self, factor: np.float32, out: Float32) -> None:
+        """Put float32(r) factor, rounded once, into `out`."""
+        if self.low is not None:
+            np.multiply(self.full().astype(np.float32), factor, out=out)
+            return
+        kernels.scale(self.coded, factor, out)
+        out[self.places] = self.escaped.astype(np.float32) * factor
+
+
+def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) -> list[Fine]:
+    """Decode a chunk's pieces.
 
     Raises:
         FormatError: the chunk contradicts its head.
@@ -287,34 +344,30 @@ def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) 
     fine, used = kernels.decode(data, LANES, head.tables, head.model, segments)
     reader = Reader(data)
     reader.at = used
-    out: list[Int16 | Int32] = []
-    at = 0
-    for p in pieces:
-        piece = fine[at : at + p.size]
-        out.append(_unescape(piece, reader, head.bits > 0) if head.escapes else piece)
-        at += p.size
+    ends = np.cumsum([p.size for p in pieces])[:-1]
+    out = [_escapes(coded, reader, head) for coded in np.split(fine, ends)]
     for j, p in enumerate(pieces):
         if shift := head.shifts[p.tensor]:
             packed = np.frombuffer(reader.take((p.size * shift + 7) // 8), np.uint8)
-            low = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
-            out[j] = out[j].astype(np.int32) << shift | low.astype(np.int32) @ (1 << np.arange(shift, dtype=np.int32))
+            spread = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
+            low = (spread.astype(np.int32) << np.arange(shift, dtype=np.int32)).sum(axis=1, dtype=np.int32)
+            out[j] = replace(out[j], low=low, shift=shift)
     if reader.at != len(data):
         raise damaged(f"{len(data) - reader.at} bytes follow a chunk's last value")
     return out
 
 
-def _unescape(fine: Int16, reader: Reader, trellis: bool) -> Int16 | Int32:
-    """Put the escaped values where their placeholders are: v = -128 or 127, behind a trellis 2v - c sign(v)."""
-    low, high = (-2 * CENTRE + 1, 2 * CENTRE - 3) if trellis else (-CENTRE, CENTRE - 1)
-    places = np.flatnonzero((fine <= low) | (fine >= high))
-    if not places.size:
-        return fine
-    out = fine.astype(np.int32)
-    for place in places.tolist():
+def _escapes(coded: Int16, reader: Reader, head: Head) -> Fine:
+    """Read the values whose placeholders are v = -128 or 127, behind a trellis 2v - c sign(v), in their order."""
+    low, high = (1 - 2 * CENTRE, 2 * CENTRE - 3) if head.bits else (-CENTRE, CENTRE - 1)
+    plain, weighted, beyond = kernels.scan(coded, low, high)
+    places = np.flatnonzero((coded <= low) | (coded >= high)) if head.escapes and beyond else np.zeros(0, np.intp)
+    values = []
+    for placeholder in coded[places].tolist():
         value = reader.signed()
-        codebook = int(fine[place]) & 1 if trellis else 0
-        placeholder = int(fine[place]) if not trellis else (-CENTRE if fine[place] < 0 else CENTRE - 1)
-        if abs(value) > 1 << 22 or (value ^ placeholder) & 1:
+        odd = placeholder > 0  # 127 stands for odd values, -128 for even ones
+        if abs(value) > LARGEST_ESCAPE or value & 1 != odd:
             raise damaged(f"the escaped value {value} does not fit its place")
-        out[place] = 2 * value - codebook * ((value > 0) - (value < 0)) if trellis else value
-    return out
+        codebook = placeholder & 1 if head.bits else 0
+        values.append(2 * value - codebook * ((value > 0) - (value < 0)) if head.bits else value)
+    return Fine(coded, places, np.array(values, np.int32), (plain, weighted))

@@ -48,6 +48,11 @@ class Shape:
         return 8 if self.fine else 4
 
     @property
+    def start(self) -> int:
+        """Level that predicts the first of all: a frequency of a quarter."""
+        return (TOP_OCTAVES - 2) * self.octave
+
+    @property
     def top(self) -> int:
         """Highest level: a frequency of 4096."""
         return TOP_OCTAVES * self.octave
@@ -101,7 +106,7 @@ def describe(counts: NDArray[np.int64], shape: Shape, kept: list[Range]) -> tupl
     heads: list[int] = []
     residuals: list[int] = []
     lines: list[list[int]] = []
-    first = 0
+    first = shape.start
     for row, same, (low, high) in zip(counts, shape.symmetric.tolist(), kept, strict=True):
         line: list[int] = []
         if high < low:
@@ -127,7 +132,7 @@ def read(reader: Reader, shape: Shape) -> Tables:
     sizes = [high + 1 if same else high - low + 1 for (low, high), same in zip(kept, symmetric, strict=True)]
     sizes = [max(size, 0) if high >= low else 0 for size, (low, high) in zip(sizes, kept, strict=True)]
     residuals = decode_small(reader, sum(sizes))
-    levels = kernels.lines(np.array(sizes, np.int32), residuals.astype(np.int32), shape.top)
+    levels = kernels.lines(np.array(sizes, np.int32), residuals.astype(np.int32), shape.start, shape.top)
     if levels is None:
         raise damaged(f"a frequency level outside 0 .. {shape.top}")
     return _build(shape, kept, np.split(levels, np.cumsum(sizes)[:-1]))
