@@ -68,6 +68,13 @@ def test_entropy_estimate(law):
     assert general.spacing_entropy_nats(3 * x) == pytest.approx(general.spacing_entropy_nats(x) + np.log(3), abs=1e-9)
 
 
+@pytest.mark.parametrize("window", [1, 3, 10])
+def test_entropy_estimate_of_evenly_spaced_values_is_exact(window):
+    """Spacings of 1/n are those of a uniform law on [0, 1], whose entropy is 0, up to both ends of the sample."""
+    x = (np.arange(25) + 0.5) / 25
+    assert general.spacing_entropy_nats(x, window) == pytest.approx(0, abs=1e-12)
+
+
 def test_entropy_estimate_refuses_repeated_values():
     with pytest.raises(ValueError, match="repeated"):
         general.spacing_entropy_nats(np.zeros(100))
