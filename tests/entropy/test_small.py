@@ -50,7 +50,7 @@ def test_short_streams_come_back_whatever_follows_them(low, span, count, seed, s
 @pytest.mark.parametrize("spread", [0.4, 2.0, 15.0])
 @pytest.mark.parametrize("count", [200, 3000, 40_000])
 def test_a_short_stream_is_near_its_entropy(count, spread):
-    """Within 2 % for frequencies in whole octaves, a nibble for each value of the range, 4 bytes a lane, and the range."""
+    """Within 2 % for frequencies in octaves, a nibble for each value of the range, 4 bytes a lane, and the range."""
     values = np.rint(np.random.default_rng(0).laplace(0, spread, count)).clip(-128, 127).astype(np.int64)
     _, counts = np.unique(values, return_counts=True)
     entropy_bits = float(np.sum(counts * np.log2(count / counts)))
