@@ -19,11 +19,13 @@ from netweight.kernels import Bytes, Model, Segment, Tables
 CONSTANT, PACKED, CODED, CLASSED = range(4)
 FINE = 4  # flag beside the kind: levels in eighths of an octave
 FINE_FROM = 1 << 20  # symbols from which on eighths pay for their bits
+MOST_LISTED = 32  # values that a table may list one by one
+LEAST_RUN = 9  # values from which on a run may be shorter
 SPREAD = 3  # levels tried around the ideal one
 
 _PLAIN = Model(1, 1, 0, 0, np.zeros((1, 4), np.int32))
 # Bits of a level that is so far from its prediction.
-_PRICES = 1.5 * np.log2(1 + 2 * np.arange(2 + TOP_OCTAVES * 8))
+_PRICES = 2.0 * np.log2(1 + 2 * np.arange(4 * (2 + TOP_OCTAVES * 8)))
 _RESIDUAL_BITS: list[float] = _PRICES.tolist()
 
 Counts = NDArray[np.int64]
@@ -189,42 +191,58 @@ def _table_bits(counts: Counts, tables: Tables) -> float:
 
 
 def _describe(counts: Counts, fine: bool) -> tuple[bytes, Tables]:
-    """Lowest and highest value, which classes occur, then the levels' residuals as one short stream."""
+    """Which classes occur; then the values and levels one by one, or the lowest and highest value and all between."""
     occurs = counts.sum(axis=1) > 0
     used = np.flatnonzero(counts.sum(axis=0))
-    low, high = int(used[0]), int(used[-1])
-    levels = _fit(counts[occurs, low : high + 1], 8 if fine else 4)
-    before = _predictions(levels)
-    head = bytes([low, high])
-    if len(counts) > 1:
-        head += np.packbits(occurs, bitorder="little").tobytes()
-    data = head + encode_small((levels - before).ravel())
-    return data, _build(levels, occurs, low, fine)
+    octave = 8 if fine else 4
+    head = np.packbits(occurs, bitorder="little").tobytes() if len(counts) > 1 else b""
+    found = []
+    if used.size <= MOST_LISTED:
+        levels = _fit(counts[occurs][:, used], octave)
+        data = bytes([used.size, *used.tolist()]) + levels.astype(np.uint8).tobytes()
+        found.append((head + data, used, levels))
+    if used.size >= LEAST_RUN:
+        between = np.arange(used[0], used[-1] + 1)
+        levels = _fit(counts[occurs][:, between], octave)
+        data = bytes([0, int(used[0]), int(used[-1])]) + encode_small(_wrapped(levels - _predictions(levels)))
+        found.append((head + data, between, levels))
+    data, values, levels = min(found, key=lambda f: len(f[0]))
+    return data, _build(levels, occurs, values, fine)
 
 
 def _read(reader: Reader, classes: int, width: int, fine: bool) -> Tables:
-    low, high = reader.take(2)
-    if low > high or high >> width:
-        raise damaged(f"a table of the values {low} .. {high} in {width} bits")
     occurs = np.ones(1, np.bool_)
     if classes > 1:
         packed = np.frombuffer(reader.take((classes + 7) // 8), np.uint8)
         occurs = np.unpackbits(packed, count=classes, bitorder="little").astype(np.bool_)
-    size = high - low + 1
-    levels = decode_small(reader, int(occurs.sum()) * size).reshape(-1, size)
-    if len(levels):
-        levels[0] = np.cumsum(levels[0])
-        levels = np.cumsum(levels, axis=0)
+    tables = int(occurs.sum())
+    listed = reader.take(1)[0]
+    if listed:
+        values = np.frombuffer(reader.take(listed), np.uint8).astype(np.int64)
+        levels = np.frombuffer(reader.take(tables * listed), np.uint8).astype(np.int64).reshape(tables, listed)
+    else:
+        low, high = reader.take(2)
+        values = np.arange(low, high + 1)
+        levels = decode_small(reader, tables * values.size).reshape(tables, values.size)
+        levels = levels.cumsum(axis=1).cumsum(axis=0) & 255
+    if not values.size or (np.diff(values) <= 0).any() or values[-1] >> width:
+        raise damaged(f"a table of the values {values.tolist()[:1]} .. {values.tolist()[-1:]} in {width} bits")
     if levels.size and (levels.min() < 0 or levels.max() > 1 + TOP_OCTAVES * (8 if fine else 4)):
         raise damaged(f"a frequency level of {levels.min()} or {levels.max()}")
-    return _build(levels, occurs, low, fine)
+    return _build(levels, occurs, values, fine)
+
+
+def _wrapped(residuals: Counts) -> Counts:
+    """Residuals modulo 256, as -128 .. 127."""
+    return (residuals.ravel() + 128 & 255) - 128
 
 
 def _predictions(levels: Counts) -> Counts:
-    """The first table is predicted by the value below (0 at the start), the others by the table before."""
+    """A level is predicted by the value below, plus how much the table before rises there."""
     before = np.zeros_like(levels)
     before[1:] = levels[:-1]
-    before[0, 1:] = levels[0, :-1]
+    before[:, 1:] += levels[:, :-1]
+    before[1:, 1:] -= levels[:-1, :-1]
     return before
 
 
@@ -248,27 +266,25 @@ def _fit(counts: Counts, octave: int) -> Counts:
     tried[holes, 0] = 0
     cost[holes, 0] = 0.0
     levels = np.zeros(counts.shape, np.int64)
-    rows = np.arange(counts.shape[1])
-    for t in range(1, len(counts) + 1):
-        if t == 1:
-            levels[0] = _fit_first(tried[0].tolist(), cost[0].tolist())
-        else:
-            both = cost[t - 1] + _PRICES.take(np.abs(tried[t - 1] - levels[t - 2][:, None]))
-            levels[t - 1] = tried[t - 1][rows, both.argmin(axis=1)]
+    rise = [0] * counts.shape[1]
+    for t in range(len(counts)):
+        levels[t] = _fit_one(tried[t].tolist(), cost[t].tolist(), rise)
+        rise = np.diff(levels[t], prepend=0).tolist()
     return levels
 
 
-def _fit_first(tried: list[list[int]], cost: list[list[float]]) -> list[int]:
-    guess = 0
+def _fit_one(tried: list[list[int]], cost: list[list[float]], rise: list[int]) -> list[int]:
+    level = 0
     out = []
-    for candidates, bits in zip(tried, cost, strict=True):
-        _, guess = min((b + _RESIDUAL_BITS[abs(c - guess)], c) for c, b in zip(candidates, bits, strict=True))
-        out.append(guess)
+    for candidates, bits, step in zip(tried, cost, rise, strict=True):
+        guess = level + step
+        _, level = min((b + _RESIDUAL_BITS[abs(c - guess)], c) for c, b in zip(candidates, bits, strict=True))
+        out.append(level)
     return out
 
 
-def _build(levels: Counts, occurs: NDArray[np.bool_], low: int, fine: bool) -> Tables:
+def _build(levels: Counts, occurs: NDArray[np.bool_], values: Counts, fine: bool) -> Tables:
     weights = np.zeros((occurs.size, 256), np.int64)
     eighths = np.maximum(levels - 1, 0) * (1 if fine else 2)
-    weights[occurs, low : low + levels.shape[1]] = np.where(levels > 0, EIGHTHS[eighths % 8] << (eighths // 8), 0)
+    weights[np.ix_(occurs, values)] = np.where(levels > 0, EIGHTHS[eighths % 8] << (eighths // 8), 0)
     return Tables(normalise(weights))

@@ -129,11 +129,12 @@ def predicted_bits(array: Storage, dtype: str) -> float:
     """
     sample = array if array.size <= SAMPLE else _sample(array)
     head, chunks = encode_planes([sample], dtype)
-    bits = 8.0 * sum(map(len, chunks))
-    if array.size > SAMPLE:
-        lanes = 32 * LANES
-        bits = (bits - lanes * len(chunks)) * (array.size / sample.size) + lanes * -(-array.size >> RUN)
-    return 8.0 * len(head) + bits
+    if array.size <= SAMPLE:
+        return 8.0 * (len(head) + sum(map(len, chunks)))
+    # Lane states are paid once a chunk, all else once an element.
+    lanes = sum(min(4 * LANES, len(chunk)) for chunk in chunks)
+    scale = array.size / sample.size
+    return 8.0 * (len(head) + (sum(map(len, chunks)) - lanes) * scale + lanes * -(-array.size >> RUN))
 
 
 def _sample(array: Storage) -> Storage:

@@ -65,16 +65,16 @@ def unzigzag(z: Words) -> Words:
 
 
 def _base(x: Words) -> int:
-    """The word before the first: such that the first difference equals the second."""
-    return int(2 * int(x[0]) - int(x[1 if x.size > 1 else 0])) % (1 << 8 * x.itemsize) if x.size else 0
+    """The word before the first, such that the first difference equals the second, as a zigzag integer."""
+    if not x.size:
+        return 0
+    before = x[:1] + x[:1] - x[min(1, x.size - 1) :][:1]
+    return int(zigzag(before)[0])
 
 
 def _difference(x: Words, base: int) -> Words:
-    out = x.copy()
-    out[1:] -= x[:-1]
-    with np.errstate(over="ignore"):
-        out[:1] -= x.dtype.type(base)
-    return zigzag(out)
+    before = unzigzag(np.array([base], x.dtype))
+    return zigzag(np.diff(x, prepend=before))
 
 
 def _filtered(x: Words, how: int) -> Words:
@@ -283,8 +283,7 @@ def decode_words_chunk(head: WordsHead, pieces: Sequence[Piece], reader: Reader)
         if how != ASIS:
             part = unzigzag(part)
         if how == DELTA:
-            part = part.copy()
-            part[:1] += dtype.type(base)
-            part = np.cumsum(part, dtype=dtype)
+            before = unzigzag(np.array([base], dtype))
+            part = np.cumsum(np.concatenate([before, part]), dtype=dtype)[1:]
         out.append(part)
     return out
