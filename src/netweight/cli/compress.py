@@ -88,7 +88,9 @@ def _require_target(options: Namespace) -> None:
     if getattr(options, "plan", None) is None:
         target(options)
     elif options.codec:
-        raise UsageError("Options --codec and --plan exclude each other: the plan names the codecs.", "Leave one of them out.")
+        raise UsageError(
+            "Options --codec and --plan exclude each other: the plan names the codecs.", "Leave one of them out."
+        )
 
 
 def _compressed(checkpoint: Checkpoint, options: Namespace, executor: Executor, progress: Progress) -> Archive:

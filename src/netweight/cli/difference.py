@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from netweight.codecs.base import Stat
 from netweight.dtypes import is_float, to_float32
+from netweight.importance.stat import Stat
 
 __all__ = ["Difference", "difference"]
 

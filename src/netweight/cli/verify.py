@@ -10,9 +10,9 @@ from typing import Final
 
 from netweight.archive import Archive
 from netweight.checkpoint import Checkpoint, TensorInfo, open_checkpoint
-from netweight.codecs.base import Stat
 from netweight.codecs.registry import EXACT
 from netweight.importance.prior import prior
+from netweight.importance.stat import Stat
 from netweight.units import format_bytes, format_seconds
 
 from .account import shares_of
@@ -41,6 +41,8 @@ def verify(options: Namespace, console: Console) -> int:
                 with open_checkpoint(existing(options.against)) as original:
                     comparison = _Comparison(archive, original, progress)
                 problems = comparison.problems
+                if comparison.too_lossy and comparison.same_source:  # a plan edited by hand predicts nothing
+                    console.warn(f"the loss is {comparison.loss:.4g}, {comparison.predicted:.4g} was predicted.")
                 data |= comparison.data()
                 lines += ["", *comparison.lines(), *(["", *problems] if problems else [])]
     data["problems"] = problems
@@ -74,7 +76,8 @@ class _Comparison:
         self.problems += [problem for row in self.rows if (problem := _broken_promise(row))]
         self.predicted = float(archive.plan.get("loss", 0.0))
         self.loss = sum(row.found.loss for row in self.rows)
-        if self.loss > _SLACK * self.predicted and not self.same_source:
+        self.too_lossy = self.loss > _SLACK * self.predicted
+        if self.too_lossy and not self.same_source:
             self.problems.append(f"the loss is {self.loss:.4g}, {self.predicted:.4g} was predicted for the source")
 
     def data(self) -> dict[str, object]:
