@@ -53,7 +53,7 @@ static int has_avx2(void) {
 #endif
 }
 
-API int64_t nw_abi(void) { return 1; }
+API int64_t nw_abi(void) { return 2; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */

@@ -87,7 +87,7 @@ def _joined(first: Point, second: Point) -> bool:
 
 
 def _falls(points: Sequence[Point]) -> list[float]:
-    """How fast ln(loss) falls with the bits at each point: the harmonic mean of the segments that meet there; 0 where none does."""
+    """How fast ln(loss) falls with the bits at each point: the harmonic mean of the segments that meet there."""
     chords = [
         math.log(a.loss / b.loss) / (b.bits - a.bits) if _joined(a, b) else 0.0 for a, b in itertools.pairwise(points)
     ]

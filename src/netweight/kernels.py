@@ -2,29 +2,31 @@
 
 Both give the same integers bit for bit. `NETWEIGHT_KERNELS=numpy` in the environment asks for the NumPy path.
 
-Letters: n symbols of a segment, T tables, P prediction levels (1 or 5), Z codebooks (1 or 2). Symbol i of a segment belongs to
-lane i mod 32. A symbol is v + 128 for the integer v in -127 .. 126; 0 and 255 are the even and the odd escape.
+Letters: n symbols of a segment, T tables, P prediction levels (1 or 5), Z codebooks (1 or 2). Symbol i of a segment
+belongs to lane i mod 32. A symbol is v + 128 for the integer v in -127 .. 126; 0 and 255 are the even and the odd
+escape.
 """
 
 import ctypes
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels_numpy
+from netweight.clibrary import LIBRARY, CModel, CSegment, call
 from netweight.errors import FormatError
 
 LANES = 32
 PRECISION_BITS = 12
-ABI = 1
+READ_AHEAD_BYTES = 64  # the vector loop reads beyond its words
 
 Bytes = NDArray[np.uint8]
 Int16 = NDArray[np.int16]
+Uint16 = NDArray[np.uint16]
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
@@ -82,79 +84,44 @@ class Tables:
     @cached_property
     def entries(self) -> NDArray[np.uint32]:
         """Decoder's table, uint32 [T, 4096]: (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol."""
-        if _C is None:
+        if LIBRARY is None:
             return kernels_numpy.entries(self.freq)
         out = np.empty((len(self.freq), 1 << PRECISION_BITS), np.uint32)
-        _C.nw_entries(ctypes.c_void_p(_at(self.freq)), ctypes.c_int64(len(self.freq)), ctypes.c_void_p(_at(out)))
+        call("nw_entries", self.freq, len(self.freq), out)
         return out
-
-
-class _CSegment(ctypes.Structure):
-    _fields_ = (
-        ("n", ctypes.c_int64),
-        ("start", ctypes.c_int64),
-        ("plane", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("positions", ctypes.c_int64),
-        ("cls", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-    )
-
-
-class _CModel(ctypes.Structure):
-    _fields_ = (
-        ("codebooks", ctypes.c_int64),
-        ("levels", ctypes.c_int64),
-        ("tap0", ctypes.c_int64),
-        ("tap1", ctypes.c_int64),
-        ("thresholds", ctypes.c_void_p),
-    )
-
-
-def _open_library() -> ctypes.CDLL | None:
-    if os.environ.get("NETWEIGHT_KERNELS") == "numpy":
-        return None
-    for path in Path(__file__).parent.glob("_kernels.*"):
-        try:
-            library = ctypes.CDLL(str(path))
-            library.nw_abi.restype = ctypes.c_int64
-        except (OSError, AttributeError):
-            continue
-        if library.nw_abi() == ABI:
-            for name in ("nw_decode", "nw_encode", "nw_trellis", "nw_lines"):
-                getattr(library, name).restype = ctypes.c_int64
-            return library
-    return None
-
-
-_C = _open_library()
 
 
 def backend() -> str:
     """Tell which path is in use: "c" or "numpy"."""
-    return "numpy" if _C is None else "c"
+    return "numpy" if LIBRARY is None else "c"
 
 
-def _at(array: NDArray[np.generic] | None) -> int | None:
-    return None if array is None else array.ctypes.data
-
-
-def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[_CSegment], list[Bytes | None]]:
+def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[CSegment], list[Bytes | None]]:
     """Fill the C structures; the second result keeps the arrays they point to alive."""
     keep = [None if s.classes is None else np.ascontiguousarray(s.classes, np.uint8) for s in segments]
-    items = (_CSegment * len(segments))()
+    items = (CSegment * len(segments))()
     at = out.ctypes.data
     for item, s, classes in zip(items, segments, keep, strict=True):
+        if classes is not None and classes.size < s.size:
+            raise ValueError(f"{classes.size} classes for {s.size} symbols")
+        if s.plane and (s.plane < LANES or s.width < 1 or s.positions < 1):
+            raise ValueError(f"neighbours need planes of {LANES} symbols, not {s.plane}")
         item.n, item.start, item.plane = s.size, s.start, s.plane
         item.width, item.positions = s.width, s.positions
-        item.cls, item.out = _at(classes), at
+        item.cls, item.out = None if classes is None else classes.ctypes.data, at
         at += 2 * s.size
     return items, keep
 
 
-def _c_model(model: Model) -> tuple[_CModel, Int32]:
+def _c_model(model: Model, segments: Sequence[Segment], count: int | None = None) -> tuple[Any, Int32]:
+    """Fill the C structure; no class may lead beyond the thresholds or, where they are counted, the tables."""
     thresholds = np.ascontiguousarray(model.thresholds, np.int32)
-    return _CModel(model.codebooks, model.levels, model.tap0, model.tap1, _at(thresholds)), thresholds
+    top = max((int(s.classes.max()) for s in segments if s.classes is not None and s.classes.size), default=0)
+    if top >= len(thresholds) or (count is not None and (top + 1) * model.levels * model.codebooks > count):
+        raise ValueError(f"class {top} has no table among {count} or no thresholds among {len(thresholds)}")
+    return ctypes.byref(
+        CModel(model.codebooks, model.levels, model.tap0, model.tap1, thresholds.ctypes.data)
+    ), thresholds
 
 
 def decode(
@@ -176,171 +143,137 @@ def decode(
         FormatError: the chunk ends early or its lanes do not end where they started.
     """
     total = sum(s.size for s in segments)
-    if _C is None:
+    if LIBRARY is None:
         out, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
     else:
         out = np.empty(total, np.int16)
-        data = np.zeros(len(chunk) + 64, np.uint8)  # the vector loop reads ahead
+        data = np.zeros(len(chunk) + READ_AHEAD_BYTES, np.uint8)
         data[: len(chunk)] = np.frombuffer(chunk, np.uint8)
         items, keep = _c_segments(segments, out)
-        c_model, thresholds = _c_model(model)
-        used = _C.nw_decode(
-            ctypes.c_void_p(_at(data)), ctypes.c_int64(len(chunk)), ctypes.c_int64(lanes),
-            ctypes.c_void_p(_at(tables.entries)), ctypes.byref(c_model), items, ctypes.c_int64(len(segments)),
-        )  # fmt: skip
+        c_model, thresholds = _c_model(model, segments, len(tables.freq))
+        used = call("nw_decode", data, len(chunk), lanes, tables.entries, c_model, items, len(segments))
         del keep, thresholds
     if used < 0:
         fact = "ends before its last symbol" if used == -1 else "does not end in the coder's start state"
         raise FormatError(
-            f"a chunk of {len(chunk)} bytes for {total} symbols {fact}", "The file is damaged: get it again."
+            f"A chunk of {len(chunk)} bytes for {total} symbols {fact}.", "The file is damaged: get it again."
         )
     return out, used
 
 
-def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, NDArray[np.uint16], Int16]:
+def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, Int16]:
     """Symbols, table indices and fine indices of a segment whose integers are known."""
-    if _C is None:
+    if LIBRARY is None:
         return kernels_numpy.contexts(k, model, segment)
     k = np.ascontiguousarray(k, np.int16)
     symbol, index, fine = np.empty(k.size, np.uint8), np.empty(k.size, np.uint16), np.empty(k.size, np.int16)
     items, keep = _c_segments([segment], fine)
-    c_model, thresholds = _c_model(model)
-    _C.nw_contexts(
-        items, ctypes.byref(c_model), ctypes.c_void_p(_at(k)), ctypes.c_void_p(_at(symbol)), ctypes.c_void_p(_at(index))
-    )
+    c_model, thresholds = _c_model(model, [segment])
+    call("nw_contexts", items, c_model, k, symbol, index)
     del keep, thresholds
     return symbol, index, fine
 
 
-def predict(fine: Int16, model: Model, segment: Segment) -> tuple[NDArray[np.uint16], Bytes]:
+def predict(fine: Int16, model: Model, segment: Segment) -> tuple[Uint16, Bytes]:
     """Contexts of a segment if these were its fine indices: table / Z, and 1 where the sign is coded flipped."""
-    if _C is None:
+    if LIBRARY is None:
         return kernels_numpy.predict(fine, model, segment)
     fine = np.array(fine, np.int16)
     index, flip = np.empty(fine.size, np.uint16), np.empty(fine.size, np.uint8)
     items, keep = _c_segments([segment], fine)
-    c_model, thresholds = _c_model(model)
-    _C.nw_predict(items, ctypes.byref(c_model), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(flip)))
+    c_model, thresholds = _c_model(model, [segment])
+    call("nw_predict", items, c_model, index, flip)
     del keep, thresholds
     return index, flip
 
 
-def histogram(symbol: Bytes, index: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
+def histogram(symbol: Bytes, index: Uint16, count: int) -> NDArray[np.int64]:
     """Count how often each symbol is coded by each of `count` tables: int64 [T, 256]."""
-    if _C is None:
+    if LIBRARY is None:
         return kernels_numpy.histogram(symbol, index, count)
     out = np.zeros((count, 256), np.int64)
-    symbol, index = np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16)
-    _C.nw_histogram(
-        ctypes.c_void_p(_at(symbol)),
-        ctypes.c_void_p(_at(index)),
-        ctypes.c_int64(symbol.size),
-        ctypes.c_void_p(_at(out)),
+    call(
+        "nw_histogram", np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16), symbol.size, out
     )
     return out
 
 
-def encode(symbol: Bytes, index: NDArray[np.uint16], lengths: Sequence[int], lanes: int, tables: Tables) -> bytes:
-    """Code the symbols of segments of these lengths: lane states, then 16-bit words."""
-    if _C is None:
+def encode(symbol: Bytes, index: Uint16, lengths: Sequence[int], lanes: int, tables: Tables) -> bytes:
+    """Code the symbols of segments of these lengths: lane states, then 16-bit words.
+
+    Raises:
+        ValueError: the lengths do not add up, or a symbol has no frequency in its table.
+    """
+    if sum(lengths) != symbol.size or index.size != symbol.size:
+        raise ValueError(f"{symbol.size} symbols and {index.size} tables for segments of {sum(lengths)}")
+    if LIBRARY is None:
         return kernels_numpy.encode(symbol, index, lengths, lanes, tables.freq, tables.cum)
     symbol, index = np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16)
-    sizes = np.array(lengths, np.int64)
     out = np.empty(4 * lanes + 2 * symbol.size, np.uint8)
-    used = _C.nw_encode(
-        ctypes.c_void_p(_at(symbol)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(sizes)), ctypes.c_int64(sizes.size),
-        ctypes.c_int64(lanes), ctypes.c_void_p(_at(tables.freq)), ctypes.c_void_p(_at(tables.cum)), ctypes.c_void_p(_at(out)),
-    )  # fmt: skip
+    sizes = np.array(lengths, np.int64)
+    used = call("nw_encode", symbol, index, sizes, sizes.size, lanes, tables.freq, tables.cum, out)
     if used < 0:
         raise ValueError("a symbol has no frequency in its table")
     return out[:used].tobytes()
 
 
-def round_rd(u: Float32, index: NDArray[np.uint16], rate: Int32) -> Int16:
+def round_rd(u: Float32, index: Uint16, rate: Int32) -> Int16:
     """Integers k with the least 2^10 (u - k)^2 + rate[index, k], int32 [T, 256], of three candidates each."""
-    if _C is None:
+    if LIBRARY is None:
         return kernels_numpy.round_rd(u, index, rate)
-    u, index, rate = (
-        np.ascontiguousarray(u, np.float32),
-        np.ascontiguousarray(index, np.uint16),
-        np.ascontiguousarray(rate, np.int32),
-    )
+    u, index = np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16)
     k = np.empty(u.size, np.int16)
-    _C.nw_round(
-        ctypes.c_void_p(_at(u)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(rate)), ctypes.c_int64(u.size), ctypes.c_void_p(_at(k))
-    )  # fmt: skip
+    call("nw_round", u, index, np.ascontiguousarray(rate, np.int32), u.size, k)
     return k
 
 
-def trellis(u: Float32, index: NDArray[np.uint16], rate: Int32, bits: int, tap0: int, tap1: int) -> Int16:
-    """Integers of the cheapest path of each lane through a trellis of 2^bits states; rate int32 [T, 2, 256]."""
-    if _C is None:
+def trellis(u: Float32, index: Uint16, rate: Int32, bits: int, tap0: int, tap1: int) -> Int16:
+    """Integers of the cheapest path of each lane through 2^bits states; u finite, rate int32 [T, 2, 256]."""
+    if LIBRARY is None:
         return kernels_numpy.trellis(u, index, rate, bits, tap0, tap1)
-    u, index, rate = (
-        np.ascontiguousarray(u, np.float32),
-        np.ascontiguousarray(index, np.uint16),
-        np.ascontiguousarray(rate, np.int32),
-    )
+    u, index = np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16)
     k = np.empty(u.size, np.int16)
-    failed = _C.nw_trellis(
-        ctypes.c_void_p(_at(u)), ctypes.c_void_p(_at(index)), ctypes.c_void_p(_at(rate)), ctypes.c_int64(u.size),
-        ctypes.c_int64(bits), ctypes.c_int64(tap0), ctypes.c_int64(tap1), ctypes.c_void_p(_at(k)),
-    )  # fmt: skip
-    if failed:
+    if k.size and call("nw_trellis", u, index, np.ascontiguousarray(rate, np.int32), u.size, bits, tap0, tap1, k):
         raise MemoryError(f"no memory for a trellis of {1 << bits} states over {u.size} weights")
     return k
 
 
 def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes:
     """Class of scan positions start .. start + size: clamp(row level + column level, 0, top), uint8 [size]."""
-    if _C is None:
-        return kernels_numpy.classes(row, column, start, size, top)
+    if LIBRARY is None or not size:
+        return kernels_numpy.classes(row, column, start, size, top) if size else np.zeros(0, np.uint8)
     row, column = np.ascontiguousarray(row, np.int16), np.ascontiguousarray(column, np.int16)
     out = np.empty(size, np.uint8)
-    _C.nw_classes(
-        ctypes.c_void_p(_at(row)), ctypes.c_void_p(_at(column)), ctypes.c_int64(row.size), ctypes.c_int64(column.size),
-        ctypes.c_int64(start), ctypes.c_int64(size), ctypes.c_int64(top), ctypes.c_void_p(_at(out)),
-    )  # fmt: skip
+    call("nw_classes", row, column, row.size, column.size, start, size, top, out)
     return out
 
 
 def scale(fine: Int16, factor: np.float32, out: Float32) -> None:
     """Put float32(r) times a float32 factor, rounded once, into `out`, which is contiguous."""
-    if _C is None or not out.flags.c_contiguous:
+    if LIBRARY is None:
         np.multiply(fine, np.float32(factor), out=out, dtype=np.float32)
-        return
-    fine = np.ascontiguousarray(fine, np.int16)
-    _C.nw_scale(
-        ctypes.c_void_p(_at(fine)), ctypes.c_int64(fine.size), ctypes.c_float(float(factor)), ctypes.c_void_p(_at(out))
-    )  # fmt: skip
+    else:
+        call("nw_scale", np.ascontiguousarray(fine, np.int16), fine.size, np.float32(factor), out)
 
 
 def lines(sizes: Int32, residual: Int32, start: int, top: int) -> Int32 | None:
     """Levels of tables from their residuals, one line a table; None where one leaves 0 .. top.
 
-    The first level of a line is predicted by the first of the line before (`start`), the second by the first, each other one by twice the
-    last less the one before, clamped to 0 .. top.
+    The first level of a line is predicted by the first of the line before (`start`), the second by the first, each
+    other one by twice the last less the one before, clamped to 0 .. top.
     """
-    if _C is None:
+    if LIBRARY is None:
         return kernels_numpy.lines(sizes, residual, start, top)
     sizes, residual = np.ascontiguousarray(sizes, np.int32), np.ascontiguousarray(residual, np.int32)
     out = np.empty(residual.size, np.int32)
-    used = _C.nw_lines(
-        ctypes.c_void_p(_at(sizes)), ctypes.c_int64(sizes.size), ctypes.c_void_p(_at(residual)), ctypes.c_int64(start),
-        ctypes.c_int64(top),
-        ctypes.c_void_p(_at(out)),
-    )  # fmt: skip
+    used = call("nw_lines", sizes, sizes.size, residual, start, top, out)
     return None if used < 0 else out
 
 
 def scan(values: Int16, low: int, high: int) -> tuple[int, int, int]:
     """Give sum r_i and sum i r_i mod 2^32, i from 1, and how many r_i are at most `low` or at least `high`."""
-    if _C is None:
+    if LIBRARY is None:
         return kernels_numpy.scan(values, low, high)
-    values = np.ascontiguousarray(values, np.int16)
     out = np.empty(3, np.uint32)
-    _C.nw_scan(
-        ctypes.c_void_p(_at(values)), ctypes.c_int64(values.size), ctypes.c_int64(low), ctypes.c_int64(high),
-        ctypes.c_void_p(_at(out)),
-    )  # fmt: skip
+    call("nw_scan", np.ascontiguousarray(values, np.int16), values.size, low, high, out)
     return int(out[0]), int(out[1]), int(out[2])

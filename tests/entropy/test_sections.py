@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from netweight import kernels
 from netweight.codecs.lattice import run_of
+from netweight.entropy.decode import Head, decode_chunk, decode_head
 from netweight.entropy.layout import CLASSES, Layout, Levels, segment
 from netweight.entropy.small import encode_small, signed
-from netweight.entropy.decode import Head, decode_chunk, decode_head
 from netweight.entropy.stream import IntStream, encode_section, plan_chunks
 from netweight.entropy.trellis import TAPS
 from netweight.errors import FormatError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from netweight import kernels, kernels_numpy
+from netweight import clibrary, kernels, kernels_numpy
 
 spec = importlib.util.spec_from_file_location("chunks", Path(__file__).with_name("conftest.py"))
 assert spec is not None
@@ -20,7 +20,7 @@ spec.loader.exec_module(chunks)
 library = ctypes.CDLL(sys.argv[1])
 for name in ("nw_decode", "nw_encode", "nw_trellis"):
     getattr(library, name).restype = ctypes.c_int64
-kernels._C = library
+clibrary.LIBRARY = kernels.LIBRARY = library  # type: ignore[misc]
 
 KINDS: list[dict[str, Any]] = [
     {"lanes": 1},

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.entropy.stream import Fine
+from netweight.entropy.decode import Fine
 
 
 def checksum_of_integers(chunk: bytes | memoryview, fine: Sequence[Fine]) -> int:

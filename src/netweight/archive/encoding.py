@@ -16,9 +16,10 @@ from netweight.checkpoint import Checkpoint
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, codecs
 from netweight.dtypes import to_float32
+from netweight.entropy.decode import Head, decode_chunk, decode_head
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head, encode_planes
 from netweight.entropy.small import varint
-from netweight.entropy.stream import Head, IntStream, Piece, decode_chunk, decode_head, encode_section
+from netweight.entropy.stream import IntStream, Piece, encode_section
 from netweight.errors import UsageError
 
 

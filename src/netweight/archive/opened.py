@@ -13,10 +13,10 @@ from netweight.checkpoint import TensorInfo
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, by_id
 from netweight.dtypes import is_float, storage_dtype
+from netweight.entropy.decode import Fine, decode_chunk, decode_head
 from netweight.entropy.layout import Layout
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
-from netweight.entropy.stream import Fine, decode_chunk, decode_head
 from netweight.errors import FormatError
 
 LARGEST_REALS = 1 << 16

@@ -1,8 +1,12 @@
-"""Rate-distortion optimised quantisation onto a grid of one step, with or without a trellis: what `uniform` and `trellis` share.
+"""Rate-distortion optimised quantisation onto a grid of one step: what `uniform` and `trellis` share.
 
-For weights u in fine steps: choose integers with the least sum of (u - r)^2 + kappa bits, where the bits are those of the tables the
-coder will use: estimated by class from a Laplacian first, then from the integers of a first pass. The reconstruction is refitted, w' =
-alpha r with alpha = <w, r> / <r, r>, so that w' is orthogonal to its error (golden rule 1 of Gao et al. 2019).
+For weights u in fine steps, choose integers with the least
+
+    sum (u - r)^2 + kappa bits,
+
+where the bits are those of the tables the coder will use: estimated by class from a Laplacian first, then from the
+integers of a first pass. The reconstruction is refitted, w' = alpha r with alpha = <w, r> / <r, r>, so that w' is
+orthogonal to its error (golden rule 1 of Gao et al. 2019).
 """
 
 from collections.abc import Iterator
@@ -72,7 +76,8 @@ def price(counts: NDArray[np.float64], kappa: float) -> Int32:
     p = counts / counts.sum(axis=1, keepdims=True)
     bits = -np.log2(np.maximum(p, 1e-9))
     bits[:, [0, 255]] = 28.0
-    return np.minimum(np.rint(METRIC * kappa * bits), 2.0**24).astype(np.int32)
+    rate: Int32 = np.minimum(np.rint(METRIC * kappa * bits), 2.0**24).astype(np.int32)
+    return rate
 
 
 def run_of(layout: Layout, levels: Levels) -> int:
@@ -156,8 +161,8 @@ def refit(x: Float32, fine: NDArray[np.signedinteger]) -> np.float32:
 def code_bits(counts: NDArray[np.int64]) -> tuple[float, int]:
     """Entropy of symbols given their tables, corrected for few symbols, and how many cells of the tables are used.
 
-    A table fitted to n symbols looks better than it is by 0.72 bit a cell (Miller, Madow 1955); the search that followed the tables
-    makes it as much again.
+    A table fitted to n symbols looks better than it is by 0.72 bit a cell (Miller, Madow 1955); the search that
+    followed the tables makes it as much again.
     """
     totals = counts.sum(axis=1)
     used = counts > 0

@@ -10,7 +10,7 @@ from netweight.codecs.scales import Scales, scales
 from netweight.entropy.layout import UNIT_CLASS, Layout
 from netweight.entropy.stream import IntStream
 from netweight.importance.stat import Stat
-from netweight.kernels import LANES, Float32
+from netweight.kernels import LANES, Float32, Int16, Int32
 
 SAMPLE = 1 << 15
 SPREAD = 256  # rows, if there are as many
@@ -81,6 +81,6 @@ def _sample(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout,
     return part.scan(np.ascontiguousarray(cube[np.ix_(down, across)])), part, whole.part(down, across)
 
 
-def stream_of(k: np.ndarray, layout: Layout, whole: Scales, step: float, run: int, shift: int = 0) -> IntStream:  # type: ignore[type-arg]
+def stream_of(k: Int16 | Int32, layout: Layout, whole: Scales, step: float, run: int, shift: int = 0) -> IntStream:
     """Integers with the levels of a tensor: class units of this step, less the low bits."""
     return IntStream(k, layout, whole.levels(step * 2.0**shift), shift, run)

@@ -1,11 +1,11 @@
-"""A section of weights: integers of one or more tensors, coded by static rANS with tables chosen by class, neighbours and codebook.
+"""Sections of weights, written: integers by static rANS with tables chosen by class, neighbours and codebook.
 
-Section = head, then chunks. The head holds the levels of each tensor and the frequency tables; a chunk holds whole tensors, or a run
-of a long one: 32 lane states, 16-bit words, escaped values, low bits. Chunks are independent.
+Section = head, then chunks. The head holds the levels of each tensor and the frequency tables; a chunk holds whole
+tensors, or a run of a long one: 32 lane states, 16-bit words, escaped values, low bits. Chunks are independent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from netweight import kernels
 from netweight.entropy.layout import CLASSES, THRESHOLDS, Layout, Levels, segment
-from netweight.entropy.small import Reader, damaged, decode_small, encode_small, signed, varint
-from netweight.entropy.tables import CENTRE, Range, Shape, describe, ranges, read
+from netweight.entropy.small import encode_small, signed, varint
+from netweight.entropy.tables import CENTRE, Range, Shape, describe, ranges
 from netweight.entropy.trellis import TAPS
-from netweight.kernels import LANES, Float32, Int16, Int32, Model, Segment, Tables
+from netweight.kernels import LANES, Int16, Int32, Model, Tables
 
 LEVELS = 5
 SHORTEST_RUN, LONGEST_RUN = 17, 20  # log2 of the symbols of a piece
@@ -53,41 +53,11 @@ class Piece:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What every chunk of a section needs.
-
-    Attributes:
-        bits: log2 of the trellis' states, 0 without trellis.
-        capacity: log2 of the symbols of a chunk with several tensors.
-        layouts: scan of each tensor.
-        levels: scales of each tensor.
-        shifts: low bits of each tensor.
-        runs: log2 of the longest piece of each tensor.
-        escapes: the tables hold escape symbols.
-        model: contexts.
-        tables: frequencies.
-    """
-
-    bits: int
-    capacity: int
-    layouts: tuple[Layout, ...]
-    levels: tuple[Levels, ...]
-    shifts: tuple[int, ...]
-    runs: tuple[int, ...]
-    escapes: bool
-    model: Model
-    tables: Tables
-
-    def chunks(self) -> list[list[Piece]]:
-        """Which pieces each chunk holds."""
-        return plan_chunks([layout.size for layout in self.layouts], self.capacity, self.runs)
-
-
 def plan_chunks(sizes: Sequence[int], capacity: int, runs: Sequence[int] | None = None) -> list[list[Piece]]:
     """Share tensors out over chunks.
 
-    A tensor longer than 2^run is cut into runs of 2^run, each a chunk of its own; others fill chunks up to 2^capacity symbols.
+    A tensor longer than 2^run is cut into runs of 2^run, each a chunk of its own; others fill chunks up to 2^capacity
+    symbols.
 
     Args:
         sizes: symbols of each tensor; one without symbols is in no chunk.
@@ -153,7 +123,7 @@ def encode_section(streams: Sequence[IntStream], bits: int) -> tuple[bytes, list
 
 
 class _Coder:
-    """The pieces of a section while their tables are being fitted; contexts are made anew when needed, to save memory."""
+    """The pieces of a section while their tables are fitted; contexts are made anew when needed, to save memory."""
 
     def __init__(self, streams: Sequence[IntStream], pieces: Sequence[Piece], model: Model) -> None:
         self.streams, self.pieces, self.model = streams, pieces, model
@@ -185,8 +155,9 @@ class _Coder:
     def settle(self) -> tuple[list[Range], bool, NDArray[np.int64]]:
         """Find table ranges and contexts that agree; give the ranges, whether there are escapes, and the counts.
 
-        An escaped value looks different to its neighbours' contexts, which may send another one out of its table's range: what is
-        escaped only grows, so this ends, mostly after one round. Without neighbours an escape changes nothing but its own symbol.
+        An escaped value looks different to its neighbours' contexts, which may send another one out of its table's
+        range: what is escaped only grows, so this ends, mostly after one round. Without neighbours an escape changes
+        nothing but its own symbol.
         """
         count = table_count(self.model)
         while True:
@@ -258,116 +229,3 @@ def _head(streams: Sequence[IntStream], bits: int, capacity: int, model: Model, 
         out += varint(s.run) if s.layout.size > 1 << SHORTEST_RUN else b""
         deviations += [level for level in (s.levels.row, s.levels.column) if level is not None]
     return out + encode_small(np.concatenate([np.zeros(0, np.int64), *deviations]).astype(np.int64))
-
-
-def decode_head(data: bytes | memoryview, layouts: Sequence[Layout]) -> Head:
-    """Read what `encode_section` put before the chunks.
-
-    Raises:
-        FormatError: the head contradicts itself or the layouts.
-    """
-    reader = Reader(data)
-    bits, capacity, flags = reader.varint(), reader.varint(), reader.varint()
-    if bits not in (0, *TAPS) or not SHORTEST_RUN <= capacity <= LONGEST_RUN or flags > 7:
-        raise damaged(f"trellis {bits}, capacity {capacity}, flags {flags}")
-    places = []
-    runs = []
-    for layout in layouts:
-        places.append((reader.signed(), reader.varint()))
-        runs.append(reader.varint() if layout.size > 1 << SHORTEST_RUN else SHORTEST_RUN)
-    if any(not SHORTEST_RUN <= run <= LONGEST_RUN for run in runs):
-        raise damaged(f"runs of {min(runs)} .. {max(runs)}")
-    if any(abs(base) > 127 or has >> 2 > 22 for base, has in places):
-        raise damaged("a level or a shift out of range")
-    total = sum((has & 1) * x.rows + (has >> 1 & 1) * x.columns for (_, has), x in zip(places, layouts, strict=True))
-    deviations = decode_small(reader, total).astype(np.int16)
-    levels = []
-    at = 0
-    for (base, has), layout in zip(places, layouts, strict=True):
-        rows, columns = (has & 1) * layout.rows, (has >> 1 & 1) * layout.columns
-        row = deviations[at : at + rows] if rows else None
-        column = deviations[at + rows : at + rows + columns] if columns else None
-        levels.append(Levels(base, row, column))
-        at += rows + columns
-    model = model_of(bits, bool(flags & 1))
-    tables = read(reader, Shape(symmetric(model), bool(flags & 2), bool(flags & 4)))
-    if reader.at != len(data):
-        raise damaged(f"{len(data) - reader.at} bytes follow the tables")
-    shifts = tuple(has >> 2 for _, has in places)
-    return Head(bits, capacity, tuple(layouts), tuple(levels), shifts, tuple(runs), bool(flags & 4), model, tables)
-
-
-@dataclass(frozen=True, slots=True)
-class Fine:
-    """The decoded integers of a piece: k, or fine indices r behind a trellis.
-
-    Attributes:
-        coded: int16 [n], what the tables gave, placeholders where values are escaped.
-        places: where those are.
-        escaped: int32, what belongs there.
-        sums: sum r_i and sum i r_i of `coded` mod 2^32, i from 1, for the checksum.
-        low: int32 [n] low bits, or None.
-        shift: how many.
-    """
-
-    coded: Int16
-    places: NDArray[np.intp]
-    escaped: Int32
-    sums: tuple[int, int]
-    low: Int32 | None = None
-    shift: int = 0
-
-    def full(self) -> Int16 | Int32:
-        """All integers: int16 where nothing is escaped and there are no low bits, else int32."""
-        if not self.places.size and self.low is None:
-            return self.coded
-        out = self.coded.astype(np.int32)
-        out[self.places] = self.escaped
-        return out if self.low is None else out << self.shift | self.low
-
-    def scaled(self, factor: np.float32, out: Float32) -> None:
-        """Put float32(r) factor, rounded once, into `out`."""
-        if self.low is not None:
-            np.multiply(self.full().astype(np.float32), factor, out=out)
-            return
-        kernels.scale(self.coded, factor, out)
-        out[self.places] = self.escaped.astype(np.float32) * factor
-
-
-def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) -> list[Fine]:
-    """Decode a chunk's pieces.
-
-    Raises:
-        FormatError: the chunk contradicts its head.
-    """
-    segments = [segment(head.layouts[p.tensor], head.levels[p.tensor], p.start, p.size) for p in pieces]
-    fine, used = kernels.decode(data, LANES, head.tables, head.model, segments)
-    reader = Reader(data)
-    reader.at = used
-    ends = np.cumsum([p.size for p in pieces])[:-1]
-    out = [_escapes(coded, reader, head) for coded in np.split(fine, ends)]
-    for j, p in enumerate(pieces):
-        if shift := head.shifts[p.tensor]:
-            packed = np.frombuffer(reader.take((p.size * shift + 7) // 8), np.uint8)
-            spread = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
-            low = (spread.astype(np.int32) << np.arange(shift, dtype=np.int32)).sum(axis=1, dtype=np.int32)
-            out[j] = replace(out[j], low=low, shift=shift)
-    if reader.at != len(data):
-        raise damaged(f"{len(data) - reader.at} bytes follow a chunk's last value")
-    return out
-
-
-def _escapes(coded: Int16, reader: Reader, head: Head) -> Fine:
-    """Read the values whose placeholders are v = -128 or 127, behind a trellis 2v - c sign(v), in their order."""
-    low, high = (1 - 2 * CENTRE, 2 * CENTRE - 3) if head.bits else (-CENTRE, CENTRE - 1)
-    plain, weighted, beyond = kernels.scan(coded, low, high)
-    places = np.flatnonzero((coded <= low) | (coded >= high)) if head.escapes and beyond else np.zeros(0, np.intp)
-    values = []
-    for placeholder in coded[places].tolist():
-        value = reader.signed()
-        odd = placeholder > 0  # 127 stands for odd values, -128 for even ones
-        if abs(value) > LARGEST_ESCAPE or value & 1 != odd:
-            raise damaged(f"the escaped value {value} does not fit its place")
-        codebook = placeholder & 1 if head.bits else 0
-        values.append(2 * value - codebook * ((value > 0) - (value < 0)) if head.bits else value)
-    return Fine(coded, places, np.array(values, np.int32), (plain, weighted))

@@ -1,0 +1,78 @@
+"""The C library, if it was built: found, checked, and called with arrays, numbers and structures."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ABI = 2
+
+# Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
+Argument = Any
+
+
+class CSegment(ctypes.Structure):
+    """`segment` of csrc/kernels.c."""
+
+    _fields_ = (
+        ("n", ctypes.c_int64),
+        ("start", ctypes.c_int64),
+        ("plane", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("positions", ctypes.c_int64),
+        ("cls", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+    )
+
+
+class CModel(ctypes.Structure):
+    """`model` of csrc/kernels.c."""
+
+    _fields_ = (
+        ("codebooks", ctypes.c_int64),
+        ("levels", ctypes.c_int64),
+        ("tap0", ctypes.c_int64),
+        ("tap1", ctypes.c_int64),
+        ("thresholds", ctypes.c_void_p),
+    )
+
+
+def _open_library() -> ctypes.CDLL | None:
+    if os.environ.get("NETWEIGHT_KERNELS") == "numpy":
+        return None
+    for path in sorted(Path(__file__).parent.glob("_kernels.*")):
+        try:
+            library = ctypes.CDLL(str(path))
+            library.nw_abi.restype = ctypes.c_int64
+        except (OSError, AttributeError):
+            continue
+        if library.nw_abi() == ABI:
+            return library
+    return None
+
+
+LIBRARY = _open_library()
+
+
+def call(name: str, *arguments: Argument) -> int:
+    """Call a function of the library; the interpreter's lock is released meanwhile.
+
+    Arrays must be contiguous and of the type that the function expects; they are kept alive during the call.
+    """
+    function = getattr(LIBRARY, name)
+    function.restype = ctypes.c_int64
+    return int(function(*map(_converted, arguments)))
+
+
+def _converted(argument: Argument) -> Any:
+    if isinstance(argument, np.ndarray):
+        return ctypes.c_void_p(argument.ctypes.data)
+    if isinstance(argument, int | np.integer):
+        return ctypes.c_int64(int(argument))
+    if isinstance(argument, float | np.floating):
+        return ctypes.c_float(float(argument))
+    return argument

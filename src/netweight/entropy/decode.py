@@ -1,0 +1,170 @@
+"""Sections of weights, read: the head once, then any chunk.
+
+What a file says is checked here before anything is allocated for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight import kernels
+from netweight.entropy.layout import Layout, Levels, segment
+from netweight.entropy.small import Reader, damaged, decode_small
+from netweight.entropy.stream import (
+    LARGEST_ESCAPE,
+    LONGEST_RUN,
+    SHORTEST_RUN,
+    Piece,
+    model_of,
+    plan_chunks,
+    symmetric,
+)
+from netweight.entropy.tables import CENTRE, Shape, read
+from netweight.entropy.trellis import TAPS
+from netweight.kernels import LANES, Float32, Int16, Int32, Model, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every chunk of a section needs.
+
+    Attributes:
+        bits: log2 of the trellis' states, 0 without trellis.
+        capacity: log2 of the symbols of a chunk with several tensors.
+        layouts: scan of each tensor.
+        levels: scales of each tensor.
+        shifts: low bits of each tensor.
+        runs: log2 of the longest piece of each tensor.
+        escapes: the tables hold escape symbols.
+        model: contexts.
+        tables: frequencies.
+    """
+
+    bits: int
+    capacity: int
+    layouts: tuple[Layout, ...]
+    levels: tuple[Levels, ...]
+    shifts: tuple[int, ...]
+    runs: tuple[int, ...]
+    escapes: bool
+    model: Model
+    tables: Tables
+
+    def chunks(self) -> list[list[Piece]]:
+        """Which pieces each chunk holds."""
+        return plan_chunks([layout.size for layout in self.layouts], self.capacity, self.runs)
+
+
+def decode_head(data: bytes | memoryview, layouts: Sequence[Layout]) -> Head:
+    """Read what `encode_section` put before the chunks.
+
+    Raises:
+        FormatError: the head contradicts itself or the layouts.
+    """
+    reader = Reader(data)
+    bits, capacity, flags = reader.varint(), reader.varint(), reader.varint()
+    if bits not in (0, *TAPS) or not SHORTEST_RUN <= capacity <= LONGEST_RUN or flags > 7:
+        raise damaged(f"trellis {bits}, capacity {capacity}, flags {flags}")
+    places = []
+    runs = []
+    for layout in layouts:
+        places.append((reader.signed(), reader.varint()))
+        runs.append(reader.varint() if layout.size > 1 << SHORTEST_RUN else SHORTEST_RUN)
+    if any(not SHORTEST_RUN <= run <= LONGEST_RUN for run in runs):
+        raise damaged(f"runs of {min(runs)} .. {max(runs)}")
+    if any(abs(base) > 127 or has >> 2 > 22 for base, has in places):
+        raise damaged("a level or a shift out of range")
+    total = sum((has & 1) * x.rows + (has >> 1 & 1) * x.columns for (_, has), x in zip(places, layouts, strict=True))
+    deviations = decode_small(reader, total).astype(np.int16)
+    levels = []
+    at = 0
+    for (base, has), layout in zip(places, layouts, strict=True):
+        rows, columns = (has & 1) * layout.rows, (has >> 1 & 1) * layout.columns
+        row = deviations[at : at + rows] if rows else None
+        column = deviations[at + rows : at + rows + columns] if columns else None
+        levels.append(Levels(base, row, column))
+        at += rows + columns
+    model = model_of(bits, bool(flags & 1))
+    tables = read(reader, Shape(symmetric(model), bool(flags & 2), bool(flags & 4)))
+    if reader.at != len(data):
+        raise damaged(f"{len(data) - reader.at} bytes follow the tables")
+    shifts = tuple(has >> 2 for _, has in places)
+    return Head(bits, capacity, tuple(layouts), tuple(levels), shifts, tuple(runs), bool(flags & 4), model, tables)
+
+
+@dataclass(frozen=True, slots=True)
+class Fine:
+    """The decoded integers of a piece: k, or fine indices r behind a trellis.
+
+    Attributes:
+        coded: int16 [n], what the tables gave, placeholders where values are escaped.
+        places: where those are.
+        escaped: int32, what belongs there.
+        sums: sum r_i and sum i r_i of `coded` mod 2^32, i from 1, for the checksum.
+        low: int32 [n] low bits, or None.
+        shift: how many.
+    """
+
+    coded: Int16
+    places: NDArray[np.intp]
+    escaped: Int32
+    sums: tuple[int, int]
+    low: Int32 | None = None
+    shift: int = 0
+
+    def full(self) -> Int16 | Int32:
+        """All integers: int16 where nothing is escaped and there are no low bits, else int32."""
+        if not self.places.size and self.low is None:
+            return self.coded
+        out = self.coded.astype(np.int32)
+        out[self.places] = self.escaped
+        return out if self.low is None else out << self.shift | self.low
+
+    def scaled(self, factor: np.float32, out: Float32) -> None:
+        """Put float32(r) factor, rounded once, into `out`."""
+        if self.low is not None:
+            np.multiply(self.full().astype(np.float32), factor, out=out)
+            return
+        kernels.scale(self.coded, factor, out)
+        out[self.places] = self.escaped.astype(np.float32) * factor
+
+
+def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) -> list[Fine]:
+    """Decode a chunk's pieces.
+
+    Raises:
+        FormatError: the chunk contradicts its head.
+    """
+    segments = [segment(head.layouts[p.tensor], head.levels[p.tensor], p.start, p.size) for p in pieces]
+    fine, used = kernels.decode(data, LANES, head.tables, head.model, segments)
+    reader = Reader(data)
+    reader.at = used
+    ends = np.cumsum([p.size for p in pieces])[:-1]
+    out = [_escapes(coded, reader, head) for coded in np.split(fine, ends)]
+    for j, p in enumerate(pieces):
+        if shift := head.shifts[p.tensor]:
+            packed = np.frombuffer(reader.take((p.size * shift + 7) // 8), np.uint8)
+            spread = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
+            low = (spread.astype(np.int32) << np.arange(shift, dtype=np.int32)).sum(axis=1, dtype=np.int32)
+            out[j] = replace(out[j], low=low, shift=shift)
+    if reader.at != len(data):
+        raise damaged(f"{len(data) - reader.at} bytes follow a chunk's last value")
+    return out
+
+
+def _escapes(coded: Int16, reader: Reader, head: Head) -> Fine:
+    """Read the values whose placeholders are v = -128 or 127, behind a trellis 2v - c sign(v), in their order."""
+    low, high = (1 - 2 * CENTRE, 2 * CENTRE - 3) if head.bits else (-CENTRE, CENTRE - 1)
+    plain, weighted, beyond = kernels.scan(coded, low, high)
+    places = np.flatnonzero((coded <= low) | (coded >= high)) if head.escapes and beyond else np.zeros(0, np.intp)
+    values = []
+    for placeholder in coded[places].tolist():
+        value = reader.signed()
+        odd = placeholder > 0  # 127 stands for odd values, -128 for even ones
+        if abs(value) > LARGEST_ESCAPE or value & 1 != odd:
+            raise damaged(f"the escaped value {value} does not fit its place")
+        codebook = placeholder & 1 if head.bits else 0
+        values.append(2 * value - codebook * ((value > 0) - (value < 0)) if head.bits else value)
+    return Fine(coded, places, np.array(values, np.int32), (plain, weighted))
