@@ -76,7 +76,7 @@ TEXTS = [
     ),
     (
         "compress m.safetensors -o m.nwt --plan p.json --codec exact",
-        "netweight: Options --codec and --plan exclude each other: the plan names the codecs.\n  Leave one of them out.\n",
+        "netweight: Options --codec and --plan exclude each other: a plan names codecs.\n  Leave one of them out.\n",
     ),
     (
         "restore m.nwt -o m.pt",

@@ -89,7 +89,7 @@ def _require_target(options: Namespace) -> None:
         target(options)
     elif options.codec:
         raise UsageError(
-            "Options --codec and --plan exclude each other: the plan names the codecs.", "Leave one of them out."
+            "Options --codec and --plan exclude each other: a plan names codecs.", "Leave one of them out."
         )
 
 
@@ -122,9 +122,9 @@ def _text(path: Path) -> str:
 
 
 def _copy(checkpoint: Checkpoint, folder: Path) -> None:
-    """The other files of a folder, as they are."""
+    """The other files of a folder, as they are; compressed files in it are not the network's."""
     assert checkpoint.root is not None
-    for path in checkpoint.files:
+    for path in (file for file in checkpoint.files if file.suffix != ".nwt"):
         copy = folder / path.relative_to(checkpoint.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
