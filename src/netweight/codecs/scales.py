@@ -6,7 +6,7 @@ time s doubles, so the best s is about sqrt(12.5 / m): a quarter from some hundr
 nine of a depth-wise kernel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from netweight.kernels import Float32, Int16
 QUARTERS = 4
 REACH = 60  # furthest level from the base, in quarters of an octave
 BLOCK = 1 << 18
+LEAST = 2.0**-120  # mean square of a row below which it has no say in the columns: its inverse must be a float32
+PLAIN = 2.0**40  # a largest weight beyond this or its inverse: squares of float32 may overflow or vanish
 
 Float64 = NDArray[np.float64]
 
@@ -62,14 +64,19 @@ def energies(w: Float32, layout: Layout) -> tuple[Float64, Float64]:
         square = np.square(cube[at : at + height], dtype=np.float32)
         mean = square.mean(axis=(1, 2), dtype=np.float64)
         row[at : at + height] = mean
-        inverse = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > 0).astype(np.float32)
+        inverse = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > LEAST).astype(np.float32)
         square *= inverse[:, None, None]
         column += square.sum(axis=0).mean(axis=1, dtype=np.float64)
-    return row, column / max(1, int(np.count_nonzero(row)))
+    return row, column / max(1, int(np.count_nonzero(row > LEAST)))
 
 
 def scales(w: Float32, layout: Layout) -> Scales:
     """Fit levels to a tensor and keep those that pay for themselves."""
+    largest = float(np.max(np.abs(w), initial=0.0))
+    if largest and not 1 / PLAIN < largest < PLAIN:
+        octaves = int(np.frexp(largest)[1])
+        found = scales(np.ldexp(w, -octaves), layout)
+        return replace(found, log2=found.log2 + octaves)
     row, column = energies(w, layout)
     mean = float(row.mean()) if row.size else 0.0
     if mean <= 0:

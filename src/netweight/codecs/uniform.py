@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, step_of
 from netweight.codecs.lattice import Grid, quantise, refit, run_of
-from netweight.codecs.probe import LARGEST, probe, stream_of
+from netweight.codecs.probe import LARGEST, SAMPLE, probe, stream_of
 from netweight.codecs.scales import scales
 from netweight.codecs.trellis import rebuild
-from netweight.entropy.layout import UNIT_CLASS, Layout
+from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
@@ -38,7 +38,7 @@ class Uniform(Codec):
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen."""
         points = list(probe(self.id, w, stat, self.grid, (0, 3, 5, 7, 9, 11, 14, 17, 20, 23, 26)))
-        return points + _high_rate(points, float(np.max(np.abs(w), initial=0.0)), w.size)
+        return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Round at the step of `knob`."""
@@ -48,9 +48,9 @@ class Uniform(Codec):
         whole = scales(w, layout)
         levels = whole.levels(step)
         x = layout.scan(w)
-        shift = max(0, -(-(levels.base - WIDEST) // 4))
+        shift = _low_bits(levels)
         k: NDArray[np.signedinteger]
-        if shift:
+        if shift or float(np.max(np.abs(x), initial=0.0)) > 2 * LARGEST * step:
             k = np.rint(x / np.float32(step)).astype(np.int32)
             run = 17
         else:
@@ -64,13 +64,27 @@ class Uniform(Codec):
         return rebuild(fine["k"], parts.reals["scale"][0], shape)
 
 
-def _high_rate(points: Sequence[Point], largest: float, size: int) -> list[Point]:
-    """Continue the curve by the high-rate law: an octave of the step is one bit a weight and a quarter of the loss."""
+def _low_bits(levels: Levels) -> int:
+    """How many low bits of each integer are written as they are: the larger rows' classes shall fit the tables."""
+    top = levels.base
+    for level in (levels.row, levels.column):
+        if level is not None and level.size:
+            top += int(np.sort(level)[3 * level.size // 4])
+    return max(0, -(-(top - WIDEST) // 4))
+
+
+def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
+    """Continue the curve: an octave of the step is one bit a weight, the loss is that of plain rounding."""
     out: list[Point] = []
     last = points[-1] if points else None
+    largest = float(np.max(np.abs(w), initial=0.0))
+    sample = w.reshape(-1)[:: max(1, w.size // SAMPLE)]
     while last is not None and last.loss > 0 and len(out) < 10:
-        last = Point(last.bits + size, last.loss / 4, last.codec, last.knob - STEPS_PER_OCTAVE, smooth=True)
-        if largest / step_of(last.knob) > LARGEST * 256:
+        knob = last.knob - STEPS_PER_OCTAVE
+        if largest / step_of(knob) > LARGEST * 256:
             break
+        k = np.rint(sample / np.float32(step_of(knob))).astype(np.int32)
+        loss = stat.loss(sample, sample - k * refit(sample, k)) * w.size / sample.size
+        last = Point(last.bits + w.size, loss, last.codec, knob, smooth=True)
         out.append(last)
     return out
