@@ -34,6 +34,7 @@ class Exact:
             array: storage array (`dtypes.storage_dtype`).
             dtype: its code.
 
+        >>> import numpy as np
         >>> Exact().sweep(np.arange(4096), "I64")[0].bits < 200
         True
         """

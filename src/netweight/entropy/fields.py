@@ -23,7 +23,7 @@ MOST_LISTED = 32  # values that a table may list one by one
 LEAST_RUN = 9  # values from which on a run may be shorter
 SPREAD = 3  # levels tried around the ideal one
 
-_PLAIN = Model(1, 1, 0, 0, np.zeros((1, 4), np.int32))
+_PLAIN = Model(1, 1, 0, 0, np.zeros((256, 4), np.int32))
 # Bits of a level that is so far from its prediction.
 _PRICES = 2.0 * np.log2(1 + 2 * np.arange(4 * (2 + TOP_OCTAVES * 8)))
 _RESIDUAL_BITS: list[float] = _PRICES.tolist()
