@@ -9,6 +9,7 @@ from scipy import integrate, special, stats
 from scipy.optimize import minimize
 
 from netweight.theory import discrete, ecsq, scalar
+from netweight.theory.gamma import lower_gamma
 from netweight.theory.scalar import GeneralizedGaussian
 
 # D/D0, bits, dead zone t, step w, zeros in % (units of E|u|)
@@ -26,13 +27,13 @@ ABSOLUTE = [
 
 @given(st.floats(0.05, 60), hnp.arrays(np.float64, 8, elements=st.floats(0, 200)))
 def test_incomplete_gamma_against_scipy(a, x):
-    assert scalar.lower_gamma(a, x) == pytest.approx(special.gammainc(a, x), abs=1e-12)
+    assert lower_gamma(a, x) == pytest.approx(special.gammainc(a, x), abs=1e-12)
 
 
 @pytest.mark.parametrize("a", [0.5, 1.0, 1.5, 2.0, 3.0])
 def test_incomplete_gamma_shortcuts(a):
     x = np.r_[0.0, np.geomspace(1e-8, 2000, 60), np.inf]
-    assert scalar.lower_gamma(a, x) == pytest.approx(special.gammainc(a, x), abs=1e-14)
+    assert lower_gamma(a, x) == pytest.approx(special.gammainc(a, x), abs=1e-14)
 
 
 @pytest.mark.parametrize("shape", [0.5, 0.7, 1.0, 1.4, 2.0, 5.0])
@@ -93,6 +94,15 @@ def test_rate_is_convex_decreasing_scale_free_and_ends_at_zero(law):
     assert (r <= exact + 1e-12).all(), "the Gaussian is the hardest law of its variance"
     if law.shape >= 1:
         assert (np.diff(r, 2) > -3e-4).all()
+
+
+@given(st.sampled_from([0.6, 1.0, 1.5, 2.0]), st.floats(0, 8))
+def test_distortion_at_inverts_the_rate(shape, rate):
+    law = GeneralizedGaussian.of(shape, 2.5)
+    d = float(scalar.distortion_at(law, rate))
+    assert float(scalar.rate_nats(law, d)) <= rate + 1e-9
+    assert float(scalar.rate_nats(law, d * (1 - 1e-6))) >= rate - 1e-9
+    assert d <= 2.5 * np.exp(-2 * rate) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(("ratio", "bits", "dead_zone", "step", "zeros"), ABSOLUTE)

@@ -7,7 +7,7 @@ The folder stands alone (NumPy and the standard library) and every module answer
     universal        the same when the decoder does not know the input covariance
     general          lower bounds for any law: Lemma 1 of Gao et al., Shannon's lower bound, an entropy estimate
     laplace          R(D) of Laplacian and exponential weights under absolute error, and codes that reach it
-    scalar           generalised Gaussian laws and their R(D) under squared error
+    scalar, gamma    generalised Gaussian laws and their R(D) under squared error
     ecsq, trellis    the best entropy-coded scalar quantiser, and a trellis, beside R(D)
     discrete         R(D) of any finite source by Blahut-Arimoto, with a certificate
     relu, expansion  where the quadratic objective of Gao et al. comes from and how far it can be trusted

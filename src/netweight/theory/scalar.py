@@ -8,63 +8,15 @@ and `rate_points` gives the truth by Blahut-Arimoto; for the Laplacian its resul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import erf, exp, gamma, lgamma, log
+from math import e, exp, lgamma, log, pi
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from netweight.theory.checks import Array, finite, nonnegative, positive, refuse, vector
 from netweight.theory.discrete import Solution, solve
+from netweight.theory.gamma import lower_gamma
 from netweight.theory.general import shannon_lower_bound_nats
-
-
-def lower_gamma(a: float, x: ArrayLike) -> Array:
-    """Regularised lower incomplete gamma function P(a, x) = 1/Gamma(a) int_0^x t^(a-1) exp(-t) dt.
-
-    Power series below a + 1, Lentz's continued fraction above; absolute error below 1e-13 for a <= 100.
-
-    Args:
-        a: parameter > 0.
-        x: argument >= 0, any shape; infinity gives 1.
-
-    Raises:
-        ValueError: a parameter or argument out of range.
-
-    Example:
-        >>> np.round(lower_gamma(1.0, [0.0, 1.0, np.inf]), 6)
-        array([0.      , 0.632121, 1.      ])
-    """
-    positive("a", a)
-    z = nonnegative("x", x)
-    if a == 0.5:
-        return np.array([erf(t) for t in np.sqrt(z).ravel()]).reshape(z.shape)
-    if a in (1.0, 1.5, 2.0, 3.0):  # Laplacian and Gaussian moments: P(a, x) = P(a-1, x) - x^(a-1) exp(-x) / Gamma(a)
-        t = np.minimum(z, 700.0)
-        drop = t ** (a - 1) * np.exp(-t) / gamma(a)
-        return np.asarray(-np.expm1(-t) if a == 1.0 else lower_gamma(a - 1, z) - drop)
-    safe = np.where(np.isfinite(z) & (z > 0), z, 1.0)
-    front = np.exp(a * np.log(safe) - safe - lgamma(a))
-    small = safe < a + 1
-    low, high = np.where(small, safe, 1.0), np.where(small, a + 2.0, safe)
-    term = total = np.full(z.shape, 1 / a)
-    for k in range(1, 400):
-        term = term * low / (a + k)
-        total = total + term
-        if float(term.max(initial=0.0)) < 1e-17:
-            break
-    b = high + 1 - a
-    c, d = np.full(z.shape, 1e300), 1 / b
-    fraction = d
-    for k in range(1, 400):
-        an = -k * (k - a)
-        b = b + 2
-        d = 1 / (an * d + b)
-        c = b + an / c
-        fraction = fraction * d * c
-        if float(np.abs(d * c - 1).max(initial=0.0)) < 1e-16:
-            break
-    value = np.where(small, front * total, 1 - front * fraction)
-    return np.where(z == 0, 0.0, np.where(np.isinf(z), 1.0, value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +127,7 @@ LAPLACE_EXCESS_NATS: tuple[tuple[float, float], ...] = (
     (0.96442, 0.06333),
     (0.98659, 0.06855),
     (0.99718, 0.07146),
-    (1.0, 0.072365),
+    (1.0, 0.5 * log(pi / e)),
 )
 
 
@@ -247,7 +199,7 @@ def rate_nats(law: GeneralizedGaussian, distortion: ArrayLike) -> Array:
     """Lower bound of R(D) under squared error, the exact value for Gaussian and (to 2e-4 nat) Laplacian laws.
 
     Gaussian: 1/2 ln(variance / D). Laplacian: Shannon's bound plus the tabulated excess. Others: Shannon's bound,
-    clipped at zero, below R(D) by at most its value of -ln(...) at D = variance.
+    clipped at zero.
 
     Args:
         law: the source.
@@ -265,9 +217,43 @@ def rate_nats(law: GeneralizedGaussian, distortion: ArrayLike) -> Array:
 
     Source: docs/theory.md sections 4 and 7.
     """
-    d = nonnegative("distortion", distortion)
+    return _rate(law, nonnegative("distortion", distortion))
+
+
+def _rate(law: GeneralizedGaussian, d: Array) -> Array:
+    """`rate_nats` under a name that an argument called rate_nats does not hide."""
     bound = shannon_lower_bound_nats(law.entropy_nats, d)
     if law.shape == 1.0:
         at, excess = np.array(LAPLACE_EXCESS_NATS).T
         bound = bound + np.interp(d / law.variance, at, excess, left=0.0)
     return np.where(d >= law.variance, 0.0, np.maximum(bound, 0.0))
+
+
+def distortion_at(law: GeneralizedGaussian, rate_nats: ArrayLike) -> Array:
+    """Lower bound of D(R) under squared error, the inverse of `rate_nats` by bisection in ln D.
+
+    Args:
+        law: the source.
+        rate_nats: R >= 0, nats a weight, any shape.
+
+    Returns:
+        The smallest distortion whose rate is at most R; the variance at R = 0 for Gaussian and Laplacian laws.
+
+    Raises:
+        ValueError: a negative rate.
+
+    Example:
+        >>> np.round(distortion_at(GeneralizedGaussian.gaussian(), np.log([1, 2, 4])), 6)
+        array([1.    , 0.25  , 0.0625])
+
+    Source: docs/theory.md sections 4 and 7.
+    """
+    target = nonnegative("rate_nats", rate_nats)
+    # D(R) <= variance exp(-2 R) for every law; Shannon's bound is below that by the ratio of entropy powers.
+    high = log(law.variance) - 2 * target
+    low = high - 2 * max(0.0, 0.5 * log(2 * pi * e * law.variance) - law.entropy_nats) - 1e-9
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = _rate(law, np.exp(middle)) > target
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.asarray(np.exp(high))
