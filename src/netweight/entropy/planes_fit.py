@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.entropy.fields import PACKED, Field, fit_field, ideal_bits, read_field
+from netweight.entropy.field_tables import ideal_bits
+from netweight.entropy.fields import PACKED, Field, fit_field, read_field
 from netweight.entropy.planes_float import (
     TABLES,
     Alphabet,

@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.entropy.fields import Field, decode_field, encode_field, fit_field, ideal_bits, read_field
+from netweight.entropy.field_tables import ideal_bits
+from netweight.entropy.fields import Field, decode_field, encode_field, fit_field, read_field
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, varint
 from netweight.entropy.stream import Piece
 from netweight.kernels import Bytes, histogram
