@@ -2,28 +2,36 @@
 
     w'_i = alpha k_i,   k = argmin sum (w_i / step - k_i)^2 + kappa bits(k_i)
 
-The fastest decoder, and the codec of high rates: from some seven bits a weight on, low bits are written as they are.
+The fastest decoder, and the codec of high rates: from some six bits a weight on, low bits are written as they are.
 It leaves 0.25 bit a weight to the rate-distortion function at high rate, less below one bit (Gish, Pierce 1968;
 Sullivan 1996).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight import kernels
 from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, step_of
-from netweight.codecs.lattice import Grid, quantise, refit, run_of
+from netweight.codecs.lattice import Grid, code_bits, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, SAMPLE, probe, stream_of
 from netweight.codecs.scales import scales
 from netweight.codecs.trellis import rebuild
-from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
+from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout
+from netweight.entropy.stream import SHORTEST_RUN, model_of
+from netweight.entropy.tables import CENTRE
 from netweight.importance.stat import Stat
-from netweight.kernels import Float32
+from netweight.kernels import Bytes, Float32, Int16, Int32
 
 KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 12 = 0.116
-WIDEST = UNIT_CLASS + 18  # class from which on low bits are split off
+# Class above which rounding is plain and low bits may be split off: searching wins nothing there, and with low bits the
+# tables hold the larger rows too (3 % at 6.5 bits a weight where rows differ by octaves).
+WIDEST = UNIT_CLASS + 14
+LARGEST_SHIFT = 22
+OCTAVES = 11  # continued beyond the classes that are searched
+_MODEL = model_of(0, neighbours=False)
 
 
 class Uniform(Codec):
@@ -37,7 +45,7 @@ class Uniform(Codec):
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen."""
-        points = list(probe(self.id, w, stat, self.grid, (0, 3, 5, 7, 9, 11, 14, 17, 20, 23, 26)))
+        points = list(probe(self.id, w, stat, self.grid, (0, 3, 5, 7, 9, 11, 14, 17, 20)))
         return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
@@ -48,11 +56,12 @@ class Uniform(Codec):
         whole = scales(w, layout)
         levels = whole.levels(step)
         x = layout.scan(w)
-        shift = _low_bits(levels)
-        k: NDArray[np.signedinteger]
-        if shift or float(np.max(np.abs(x), initial=0.0)) > 2 * LARGEST * step:
-            k = np.rint(x / np.float32(step)).astype(np.int32)
-            run = 17
+        shift = 0
+        k: Int16 | Int32
+        if levels.base > WIDEST or float(np.max(np.abs(x), initial=0.0)) > 2 * LARGEST * step:
+            k = rounded = np.rint(x / np.float32(step)).astype(np.int32)
+            shift, _ = _low_bits(rounded, lambda s: whole.levels(step * 2.0**s).classes(layout, 0, w.size))
+            run = SHORTEST_RUN
         else:
             run = run_of(layout, levels)
             k = quantise(x, layout, levels, step, self.grid, run).k
@@ -64,27 +73,55 @@ class Uniform(Codec):
         return rebuild(fine["k"], parts.reals["scale"][0], shape)
 
 
-def _low_bits(levels: Levels) -> int:
-    """How many low bits of each integer are written as they are: the larger rows' classes shall fit the tables."""
-    top = levels.base
-    for level in (levels.row, levels.column):
-        if level is not None and level.size:
-            top += int(np.sort(level)[3 * level.size // 4])
-    return max(0, -(-(top - WIDEST) // 4))
+def _low_bits(k: Int32, classes: Callable[[int], Bytes]) -> tuple[int, float]:
+    """How many low bits to write as they are, and what all bits then are: entropy by class, escapes, low bits.
+
+    Args:
+        k: int32 [n].
+        classes: class of each weight, uint8 [n], when so many low bits are dropped.
+    """
+    best, least_bits = 0, np.inf
+    for shift in range(LARGEST_SHIFT + 1):
+        high = k >> shift
+        out = (high < -CENTRE + 1) | (high > CENTRE - 2)
+        symbol = (np.where(out, -CENTRE, high) + CENTRE).astype(np.uint8)
+        counts = kernels.histogram(symbol, classes(shift).astype(np.uint16), CLASSES)
+        far = 2 * np.abs(high[out])  # more than two bytes each: code_bits has counted two
+        longer = np.count_nonzero(far >= 1 << 14) + np.count_nonzero(far >= 1 << 21)
+        bits = code_bits(counts, _MODEL)[0] + 8 * longer + shift * k.size
+        if bits < least_bits:
+            best, least_bits = shift, bits
+        elif not far.size:
+            break
+    return best, least_bits
 
 
 def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
-    """Continue the curve: an octave of the step is one bit a weight, the loss is that of plain rounding."""
-    out: list[Point] = []
+    """Continue the curve octave by octave: loss and bits of plain rounding on a sample, above the last point's."""
     last = points[-1] if points else None
+    if last is None:
+        return []
+    layout = Layout.of(w.shape)
+    whole = scales(w, layout)
+    every = max(1, w.size // SAMPLE)
+    sample = layout.scan(w)[::every]
     largest = float(np.max(np.abs(w), initial=0.0))
-    sample = w.reshape(-1)[:: max(1, w.size // SAMPLE)]
-    while last is not None and last.loss > 0 and len(out) < 10:
+
+    def rounded(knob: int) -> tuple[Int32, float]:
+        step = step_of(knob)
+        k = np.rint(sample / np.float32(step)).astype(np.int32)
+        bits = _low_bits(k, lambda shift: whole.levels(step * 2.0**shift).classes(layout, 0, w.size)[::every])[1]
+        return k, bits * w.size / sample.size
+
+    before = rounded(last.knob)[1]
+    out: list[Point] = []
+    while last.loss > 0 and len(out) < OCTAVES:
         knob = last.knob - STEPS_PER_OCTAVE
         if largest / step_of(knob) > LARGEST * 256:
             break
-        k = np.rint(sample / np.float32(step_of(knob))).astype(np.int32)
+        k, bits = rounded(knob)
         loss = stat.loss(sample, sample - k * refit(sample, k)) * w.size / sample.size
-        last = Point(last.bits + w.size, loss, last.codec, knob, smooth=True)
+        last = Point(last.bits + bits - before, loss, last.codec, knob, smooth=True)
+        before = bits
         out.append(last)
     return out
