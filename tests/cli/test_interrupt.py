@@ -51,7 +51,7 @@ def test_compress_interrupted(number, workers, big, listing):
     words = ["compress", "big.safetensors", "-o", "big.nwt", "--bits", "3", "-v", "--workers", workers]
     code, err = interrupted(big.parent, number, words, "sweep")
     assert code == 130
-    assert "interrupted" in err
+    assert "Interrupted" in err
     assert "Traceback" not in err
     assert listing() == {"big.safetensors"}
 

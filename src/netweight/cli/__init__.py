@@ -1,6 +1,6 @@
 """The command line: parse, call the library, print; no arithmetic here.
 
-    main      streams, signals and exit codes
+    run       signals, errors and exit codes
     parser    verbs, options and their help
     console   what goes to stdout, what to stderr
     targets   which options name the target, which files and folders are meant
@@ -13,6 +13,23 @@ cannot be written; 3 the input is unreadable (damaged, unsafe, of a newer format
 
 from __future__ import annotations
 
-from .main import main
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: arguments without the program's name; those of the process if None.
+
+    Returns:
+        The exit code, as above.
+    """
+    try:
+        from .run import run  # here, so that Ctrl-C is heard from the first moment on
+
+        return run(argv)
+    except KeyboardInterrupt:
+        return 130

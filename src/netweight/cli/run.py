@@ -18,7 +18,7 @@ from netweight.errors import NetweightError
 from .console import Console
 from .parser import build_parser
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_UNREADABLE", "EXIT_USAGE", "main"]
+__all__ = ["run"]
 
 EXIT_USAGE: Final = 2
 EXIT_UNREADABLE: Final = 3
@@ -34,7 +34,7 @@ _HOME: Final = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None) -> int:
     """Run one verb.
 
     Args:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, as the package's docstring lists them.
 
-    >>> main(["inspect", "-"])
+    >>> run(["inspect", "-"])
     2
     """
     try:
@@ -67,7 +67,7 @@ def _run(verb: str, arguments: object, console: Console) -> int:
         console.error(error.fact, error.remedy)
         return error.exit_code
     except KeyboardInterrupt:
-        console.error("interrupted; nothing was written.")
+        console.error("Interrupted; nothing was written.")
         return EXIT_INTERRUPTED
     except MemoryError:
         console.error("Out of memory.", "Use fewer --workers, or a machine with more.")
