@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from netweight import kernels
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout, Levels, segment
 from netweight.entropy.stream import model_of, symmetric, table_count
+from netweight.entropy.tables import ESCAPE_BITS, ESCAPES
 from netweight.entropy.trellis import TAPS
 from netweight.kernels import Float32, Int16, Int32, Model, Segment
 
@@ -75,7 +76,7 @@ def price(counts: NDArray[np.float64], kappa: float) -> Int32:
     """Rate of each symbol by table in the metric of the search: int32 [T, 256]."""
     p = counts / counts.sum(axis=1, keepdims=True)
     bits = -np.log2(np.maximum(p, 1e-9))
-    bits[:, [0, 255]] = 28.0
+    bits[:, list(ESCAPES)] = ESCAPE_BITS
     rate: Int32 = np.minimum(np.rint(METRIC * kappa * bits), 2.0**24).astype(np.int32)
     return rate
 
@@ -158,15 +159,19 @@ def refit(x: Float32, fine: NDArray[np.signedinteger]) -> np.float32:
     return np.float32(cross / square) if square else np.float32(0.0)
 
 
-def code_bits(counts: NDArray[np.int64]) -> tuple[float, int]:
-    """Entropy of symbols given their tables, corrected for few symbols, and how many cells of the tables are used.
+def code_bits(counts: NDArray[np.int64], model: Model) -> tuple[float, int]:
+    """What symbols cost with tables fitted to them, as the coder describes tables, and how many numbers describe them.
 
-    A table fitted to n symbols looks better than it is by 0.72 bit a cell (Miller, Madow 1955); the search that
-    followed the tables makes it as much again.
+    Tables without a prediction are symmetric; escapes cost 28 bits each. A table fitted to few symbols looks better
+    than it is by 0.72 bit a number (Miller, Madow 1955); the search that followed the tables makes it as much again.
     """
-    totals = counts.sum(axis=1)
-    used = counts > 0
-    n = counts[used].astype(np.float64)
-    ideal = float(np.sum(totals[totals > 0] * np.log2(totals[totals > 0]))) - float(np.sum(n * np.log2(n)))
-    cells = int(used.sum())
-    return ideal + 1.44 * (cells - int((totals > 0).sum())), cells
+    escaped = float(counts[:, list(ESCAPES)].sum())
+    used = counts.astype(np.float64)
+    used[:, list(ESCAPES)] = 0
+    same = symmetric(model)
+    shape = used.copy()
+    shape[same] = (used[same] + used[same][:, MIRROR]) / 2
+    totals = shape.sum(axis=1, keepdims=True)
+    ideal = float(np.sum(used * np.log2(np.divide(totals, shape, out=np.ones_like(shape), where=shape > 0))))
+    numbers = int((shape[~same] > 0).sum()) + int((shape[same][:, 128:] > 0).sum())
+    return ideal + 1.44 * max(numbers - int((totals > 0).sum()), 0) + ESCAPE_BITS * escaped, numbers

@@ -8,14 +8,14 @@ from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.lattice import Grid, code_bits, quantise, refit
 from netweight.codecs.scales import Scales, scales
 from netweight.entropy.layout import UNIT_CLASS, Layout
-from netweight.entropy.stream import IntStream
+from netweight.entropy.stream import IntStream, model_of
 from netweight.importance.stat import Stat
 from netweight.kernels import LANES, Float32, Int16, Int32
 
 SAMPLE = 1 << 15
 SPREAD = 256  # rows, if there are as many
 POOLED = 1 << 17  # tensors of at most so many weights share a chunk with others
-TABLE_CELL_BITS = 2.2
+TABLE_NUMBER_BITS = 2.2
 CHUNK_BITS = 8 * 110.0  # lane states, checksum and length
 ENTRY_BITS = 8 * 14.0  # a tensor's share of the header: name, shape, scale
 LARGEST = 15000.0  # magnitude in fine steps: below it all indices fit 16 bits
@@ -39,20 +39,21 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
     largest = float(np.max(np.abs(w)))
     grown = layout.size / x.size
     points = []
+    model = model_of(grid.bits, part.plane > 0)
     for c in classes:
         q = index_of(2.0 ** (whole.log2 - (c - UNIT_CLASS) / 4))
         step = step_of(q)
         if largest / step > LARGEST:
             continue
         found = quantise(x, part, of_part.levels(step), step, grid, 17)
-        entropy, cells = code_bits(found.counts)
+        entropy, numbers = code_bits(found.counts, model)
         error = x - found.fine * refit(x, found.fine)
-        bits = entropy * grown + overhead_bits(layout, whole, cells, entropy * grown)
+        bits = entropy * grown + overhead_bits(layout, whole, numbers, entropy * grown)
         points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=True))
     return points
 
 
-def overhead_bits(layout: Layout, whole: Scales, cells: int, payload_bits: float) -> float:
+def overhead_bits(layout: Layout, whole: Scales, numbers: int, payload_bits: float) -> float:
     """What a tensor pays besides its symbols: levels, tables, chunks, header.
 
     A pooled tensor shares its tables, but then they fit it less well: it pays about as much either way.
@@ -64,7 +65,7 @@ def overhead_bits(layout: Layout, whole: Scales, cells: int, payload_bits: float
             bits += float(np.sum(counts * np.log2(level.size / counts))) + 4 * counts.size
     share = min(1.0, layout.size / POOLED)
     chunks = max(share, payload_bits / 8 / 75e3 if layout.size > POOLED else 0.0)
-    return bits + cells * TABLE_CELL_BITS + CHUNK_BITS * chunks
+    return bits + numbers * TABLE_NUMBER_BITS + CHUNK_BITS * chunks
 
 
 def _sample(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout, Scales]:
