@@ -1,12 +1,11 @@
-"""All benchmarks in one run, rivals installed first; rewrites the results file and docs/results.md."""
+"""All benchmarks in one run, rivals installed first; rewrites the results file and docs/results.md section by section."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from . import encode, lossless, overhead, rate, speed, start, store
-from .claims import judge
-from .page import PAGE, render
+from . import encode, lossless, overhead, rate, rivals, speed, start, store
+from .page import finish
 
 _SECTIONS: Final = {
     "start": start.measure,
@@ -19,16 +18,13 @@ _SECTIONS: Final = {
 
 
 def main() -> None:
-    """Measure section by section; a finished section is kept whatever happens to the next."""
+    """Measure section by section; what is finished is kept whatever happens to the next."""
     options = store.arguments(__doc__)
+    for rival in (rivals.NNCODEC, rivals.LOSSLESS):
+        rivals.environment(rival)
     for section, measure in _SECTIONS.items():
         print(f"== {section}", flush=True)
-        store.record(section, measure, options)
-    results = store.load(options.results)
-    if options.results == store.RESULTS:
-        PAGE.write_text(render(results))
-    for verdict in judge(results):
-        print(f"{verdict.outcome:12} {verdict.promise}: {verdict.measured}")
+        finish(section, measure, options)
 
 
 if __name__ == "__main__":
