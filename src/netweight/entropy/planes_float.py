@@ -4,6 +4,10 @@ A word's symbol names a special word (zero in a pruned tensor), an exponent toge
 ("fine"), an exponent alone ("coarse", for rare ones; the k bits follow packed), or an escape (exponent and k bits
 follow in 16 bits). Exponents are relative to the class of the word. The rest is sign and low mantissa, less the low
 bits that are zero in all of a row.
+
+What did not help, on a sentence encoder of 22.7 M weights: a fourth bit of prefix (0.002 bit a weight, as much as its
+tables cost), levels in eighths of an octave (0.004 bit, and four more tables), more of the mantissa in context of the
+exponent (nothing that a table would not cost). Short tensors gain 0.1 % where they share a section, up to 2^15 weights.
 """
 
 from collections.abc import Iterator, Sequence
