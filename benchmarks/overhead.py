@@ -21,8 +21,8 @@ from netweight import kernels
 from netweight.checkpoint import open_checkpoint
 from netweight.codecs.registry import codecs
 from netweight.dtypes import is_float, to_float32
-from netweight.entropy.layout import segment
 from netweight.entropy.decode import decode_head
+from netweight.entropy.layout import segment
 from netweight.entropy.stream import IntStream, encode_section, plan_chunks, table_count
 from netweight.importance.stat import Stat
 

@@ -1,4 +1,4 @@
-"""All benchmarks in one run, rivals installed first; rewrites the results file and docs/results.md section by section."""
+"""All benchmarks in one run, rivals installed first; rewrites the results file and docs/results.md as it goes."""
 
 from __future__ import annotations
 
