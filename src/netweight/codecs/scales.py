@@ -16,6 +16,7 @@ from netweight.kernels import Float32, Int16
 
 QUARTERS = 4
 REACH = 60  # furthest level from the base, in quarters of an octave
+DEAD = 6  # octaves below the whole from which on a row has no say in the scale of the tensor: pruned, or all but zero
 BLOCK = 1 << 18
 LEAST = 2.0**-120  # mean square of a row below which it has no say in the columns: its inverse must be a float32
 PLAIN = 2.0**40  # a largest weight beyond this or its inverse: squares of float32 may overflow or vanish
@@ -28,7 +29,7 @@ class Scales:
     """Log2 of the scale of a tensor's rows and columns, independent of any step.
 
     Attributes:
-        log2: of the tensor, the mean over its rows.
+        log2: of the tensor, the mean over its rows that are alive.
         row: int16 [O] levels or None.
         column: int16 [I] levels or None.
     """
@@ -84,8 +85,10 @@ def scales(w: Float32, layout: Layout) -> Scales:
     per_row, per_column = layout.columns * layout.positions, layout.rows * layout.positions
     floor = mean * 2.0 ** (-REACH / 2)
     logs = 0.5 * np.log2(np.maximum(row, floor))
-    by_row = _levels(logs, float(logs.mean()), 0.5 * float(np.log2(mean)), per_row) if layout.rows > 1 else None
-    centre = float(logs.mean()) if by_row is not None else 0.5 * float(np.log2(mean))
+    centre = float(logs[row > mean * 4.0**-DEAD].mean())
+    by_row = _levels(logs, centre, 0.5 * float(np.log2(mean)), per_row) if layout.rows > 1 else None
+    if by_row is None:
+        centre = 0.5 * float(np.log2(mean))
     by_column = None
     if layout.rows > 1 and layout.columns > 1:
         log_columns = 0.5 * np.log2(np.maximum(column, 2.0 ** (-REACH / 2)))
