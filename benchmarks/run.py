@@ -9,11 +9,11 @@ from .page import finish
 
 _SECTIONS: Final = {
     "start": start.measure,
-    "speed": speed.measure,
-    "encode": encode.measure,
     "overhead": overhead.measure,
     "lossless": lossless.measure,
     "rate": rate.measure,
+    "speed": speed.measure,
+    "encode": encode.measure,
 }
 
 

@@ -26,7 +26,7 @@ __all__ = ["measure"]
 BITS: Final = (2.2, 3.0, 4.0)
 QPS: Final = (-20, -24, -28)  # what NNCodec needs for these rates
 CODECS: Final = ("uniform", "trellis")
-_ROUNDS: Final = 3
+_ROUNDS: Final = 2
 _REPEATS: Final = 5
 
 
