@@ -313,6 +313,20 @@ API void nw_histogram(const uint8_t *symbol, const uint16_t *index, int64_t n, i
     for (int64_t i = 0; i < n; i++) counts[(size_t)index[i] * 256 + symbol[i]]++;
 }
 
+/* y / f by a multiplication: inverse[f] = floor(2^64 / f) + 1 gives the exact quotient while y f < 2^64; f = 1 has none. */
+#if defined(__SIZEOF_INT128__)
+static void invert(uint64_t *inverse) {
+    inverse[0] = inverse[1] = 0;
+    for (uint64_t f = 2; f <= SLOTS; f++) inverse[f] = UINT64_MAX / f + 1 + (UINT64_MAX % f == f - 1);
+}
+static inline uint32_t divide(uint32_t y, uint32_t f, const uint64_t *inverse) {
+    return f == 1 ? y : (uint32_t)((unsigned __int128)inverse[f] * y >> 64);
+}
+#else
+static void invert(uint64_t *inverse) { (void)inverse; }
+static inline uint32_t divide(uint32_t y, uint32_t f, const uint64_t *inverse) { (void)inverse; return y / f; }
+#endif
+
 /* Code the segments of a chunk, last symbol first. Returns the bytes written at `out` (capacity: 4 lanes + 2 symbols). */
 API int64_t nw_encode(const uint8_t *symbol, const uint16_t *index, const int64_t *lengths, int64_t count, int64_t lanes,
                       const uint16_t *freq, const uint16_t *cum, uint8_t *out) {
@@ -320,6 +334,8 @@ API int64_t nw_encode(const uint8_t *symbol, const uint16_t *index, const int64_
     int64_t total = 0;
     for (int64_t j = 0; j < count; j++) total += lengths[j];
     uint8_t *end = out + 4 * lanes + 2 * total, *p = end;
+    uint64_t inverse[SLOTS + 1];
+    invert(inverse);
     for (int l = 0; l < lanes; l++) x[l] = LOW;
     for (int64_t j = count - 1, base = total; j >= 0; j--) {
         base -= lengths[j];
@@ -333,7 +349,8 @@ API int64_t nw_encode(const uint8_t *symbol, const uint16_t *index, const int64_
                 *--p = (uint8_t)y;
                 y >>= 16;
             }
-            x[l] = ((y / f) << PRECISION) + y % f + c;
+            uint32_t times = divide(y, f, inverse);
+            x[l] = (times << PRECISION) + (y - times * f) + c;
         }
     }
     memcpy(out, x, 4 * (size_t)lanes);
