@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .allocate import Plan as Plan
     from .allocate import allocate as allocate
     from .archive import Archive as Archive
+    from .bound import bound as bound
     from .codecs.base import Codec as Codec
     from .curve import Curve as Curve
     from .curve import sweep as sweep
@@ -49,6 +50,7 @@ _HOME = {
     "sweep": "curve",
     "allocate": "allocate",
     "encode": "pipeline",
+    "bound": "bound",
     "Curve": "curve",
     "Plan": "allocate",
     "Archive": "archive",
@@ -58,7 +60,7 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the flow
-    "compress", "load", "sweep", "allocate", "encode",
+    "compress", "load", "sweep", "allocate", "encode", "bound",
     "Curve", "Plan", "Archive", "Codec",
     "NetweightError", "FormatError",
 ]  # fmt: skip

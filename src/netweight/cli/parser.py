@@ -51,6 +51,14 @@ examples:
 examples:
   netweight verify model.nwt
   netweight verify model.nwt --against model.safetensors""",
+    "bound": """\
+examples:
+  netweight bound model.nwt --against model.safetensors
+  netweight bound model.safetensors                 the bound at a few rates, beside what a plan predicts""",
+    "report": """\
+examples:
+  netweight report model.nwt -o page.html
+  netweight report model.nwt --against model.safetensors -o page.html""",
 }
 
 
@@ -81,6 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inspect(_verb(verbs, "inspect", "account for every byte of a file"))
     _add_verify(_verb(verbs, "verify", "check every checksum, decode everything, compare with the original"))
     _add_plan(_verb(verbs, "plan", "choose codec and knob of every tensor, and stop there"))
+    _add_bound(_verb(verbs, "bound", "show R(D) of the weights under stated laws, beside what a file spends"))
+    _add_report(_verb(verbs, "report", "write one HTML page about a file"))
     return parser
 
 
@@ -133,6 +143,26 @@ def _add_verify(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--against", metavar="ORIGINAL", type=_path, help="the checkpoint it was made from")
 
 
+def _add_bound(verb: argparse.ArgumentParser) -> None:
+    _add_input(verb, "IN", "compressed file, or a checkpoint as for compress")
+    verb.add_argument("--against", metavar="ORIGINAL", type=_path, help="the checkpoint that the file was made from")
+    _add_model(verb)
+    _add_workers(verb)
+
+
+def _add_report(verb: argparse.ArgumentParser) -> None:
+    _add_input(verb, "IN.nwt", "compressed file, or the folder compress wrote")
+    _add_output(verb, "PAGE.html", "the page to write", required=True)
+    verb.add_argument("--against", metavar="ORIGINAL", type=_path, help="the checkpoint that the file was made from")
+    _add_model(verb)
+    _add_workers(verb)
+    _add_force(verb)
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", metavar="LAW", default="", help="law of the weights whose bound is split by cause")
+
+
 def _add_input(verb: argparse.ArgumentParser, metavar: str, about: str) -> None:
     verb.add_argument("input", metavar=metavar, type=_path, help=about)
 
@@ -157,6 +187,10 @@ def _add_effort(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--codec", metavar="NAME", action="append", help="allow this codec only; may be given again (default: all)"
     )
+    _add_workers(verb)
+
+
+def _add_workers(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--workers", metavar="N", type=_count, default=None, help="threads (default: all cores)")
 
 

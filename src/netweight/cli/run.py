@@ -31,6 +31,8 @@ _HOME: Final = {
     "restore": "restore",
     "inspect": "inspect",
     "verify": "verify",
+    "bound": "bound",
+    "report": "report",
 }
 
 
