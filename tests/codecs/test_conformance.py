@@ -13,7 +13,7 @@ from netweight.entropy.layout import Layout
 from netweight.errors import FormatError, UsageError
 from netweight.importance.stat import Stat
 
-pytestmark = pytest.mark.core
+core = pytest.mark.core  # predictions need no second run on the NumPy path: it makes the same integers
 
 ENTRY_BYTES = 14  # what a prediction counts for name, shape and scale
 SLACK = 0.02
@@ -40,6 +40,7 @@ def row_losses(case, back: np.ndarray) -> np.ndarray:
     return 0.5 * case.stat.weight * (error * error).reshape(Layout.of(case.w.shape).rows, -1).sum(axis=1)
 
 
+@core
 def test_what_comes_back_is_finite_and_has_its_shape(tried):
     for found in tried.found.values():
         assert found.back.shape == tried.w.shape
@@ -47,6 +48,7 @@ def test_what_comes_back_is_finite_and_has_its_shape(tried):
         assert np.isfinite(found.back).all()
 
 
+@core
 def test_encoding_is_deterministic(tried):
     for knob, found in list(tried.found.items())[1::2]:
         again = tried.codec.encode(tried.w.copy(), tried.stat, knob)
@@ -57,6 +59,7 @@ def test_encoding_is_deterministic(tried):
             assert np.array_equal(again.streams[name].k, stream.k)
 
 
+@core
 def test_the_tensor_is_not_touched(tried):
     before = tried.w.copy()
     tried.w.flags.writeable = False
@@ -68,6 +71,7 @@ def test_the_tensor_is_not_touched(tried):
     assert np.array_equal(tried.w, before)
 
 
+@core
 def test_golden_rule_1(tried):
     """Codecs that refit a scale leave w' orthogonal to w - w'."""
     refits = "scale" in tried.codec.reals
@@ -145,6 +149,7 @@ def test_an_index_is_that_of_the_largest_step_not_above():
         assert step_of(q) <= step < step_of(q + 1)
 
 
+@core
 def test_codecs_are_found_by_name():
     assert {"trellis", "uniform", "relative"} <= set(codecs())
     assert EXACT not in codecs()
@@ -173,6 +178,7 @@ def test_importance_weighs_the_loss():
     assert Stat(4.0, relative=True).loss(w, e) == pytest.approx(2.0 * (0.25 + 0.0625))
 
 
+@core
 def test_a_trellis_step_that_is_too_fine_is_refused(awkward):
     with pytest.raises(UsageError, match="too fine for a largest weight"):
         codecs()["trellis"].encode(awkward("outlier"), Stat(), -4096)
