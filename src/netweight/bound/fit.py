@@ -36,8 +36,8 @@ class Fit:
         variances: around the mean, of each row.
         kernel: eigenvalues, of mean 1, of the covariance of kernel positions after each row is scaled to variance 1;
             [1] where there are no kernels, or too few for a covariance.
-        entropy_nats: estimated differential entropy of (w - mean) / deviation of its row; -inf where values repeat too
-            often for a density, or are too few.
+        entropy_nats: estimated differential entropy of (w - mean) / deviation of its row, each weight spread over the
+            storage step that it was rounded to; -inf for fewer than 64 weights, or where that step vanishes.
     """
 
     mean: float

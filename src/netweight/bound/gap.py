@@ -172,7 +172,7 @@ _TEXTS: Final = {
     ),
     "law": (
         "law and search",
-        "entropy of the integers above both: weights unlike the law, the search; below zero the coder finds what the law lacks",
+        "entropy of the integers above both: weights unlike the law, or the search; below zero, structure it lacks",
     ),
     "tables": ("tables, fit", "cost of the integers in the file's tables above their empirical entropy"),
     "coder": ("coder", "bytes of the chunks above the ideal cost of their integers: lane states, words, escapes"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from netweight.allocate import Plan, allocate
+from netweight.allocate import Plan, allocate, steepest
 from netweight.archive import Archive
 from netweight.archive.header import MAGIC
 from netweight.bound import MODELS, STATEMENT, Bound, TensorBound
@@ -68,7 +68,7 @@ def _checkpoint(options: Namespace, console: Console) -> int:
     ):
         curves = sweep(checkpoint, executor=executor, progress=progress)
         found = bound_of(checkpoint, progress=progress)
-        least = allocate(curves, slope=math.inf)
+        least = steepest(curves, "the least")
         plans = {bits: allocate(curves, bits=bits) for bits in _RATES if bits * least.weights > least.bits}
         rows = [_rate_row(found, bits, plan) for bits, plan in plans.items()]
         console.result("bound", _checkpoint_data(checkpoint, found, rows), _checkpoint_lines(checkpoint, found, rows))

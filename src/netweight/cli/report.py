@@ -24,6 +24,8 @@ def report(options: Namespace, console: Console) -> int:
     path, output = archive_in(options.input), Path(options.output)
     check_target(output, options.force)
     beside(output, path)
+    if options.against is not None:
+        beside(output, existing(options.against))
     begin_s = time.perf_counter()
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(Archive.open(path))

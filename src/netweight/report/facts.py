@@ -28,6 +28,7 @@ Floats = NDArray[np.float32]
 
 SAMPLE = 1 << 18  # weights of a tensor that a histogram is made of
 SHOWN = 3  # tensors with a histogram
+SMALL = 256  # weights that a small one should have
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,9 +164,9 @@ def _chosen(archive: Archive, spent: Account, modelled: Sequence[TensorBound], m
     heaviest = max(lossy, key=lambda info: spent.tensors[info.name].spent).name
     above = {t.name: t.reached.bits - t.rate_bits[model] for t in modelled if t.reached and t.weights >= 32}
     worst = max(above, key=lambda name: above[name], default=heaviest)
-    smallest = min(lossy, key=lambda info: info.size).name
-    middle = sorted(lossy, key=lambda info: info.size)[len(lossy) // 2].name
-    return list(dict.fromkeys([heaviest, worst, smallest, middle]))[:SHOWN]
+    by_size = [info.name for info in sorted(lossy, key=lambda info: info.size)]
+    small = next((info.name for info in sorted(lossy, key=lambda info: info.size) if info.size >= SMALL), by_size[0])
+    return list(dict.fromkeys([heaviest, worst, small, by_size[len(by_size) // 2]]))[:SHOWN]
 
 
 def _sample(archive: Archive, checkpoint: Checkpoint | None, name: str, spent: Account) -> Sample:

@@ -115,7 +115,7 @@ def weights_and_grid(sample: Sample) -> Markup:
         "frequency", y_ticks=False, height=190,
     )  # fmt: skip
     if sample.original is not None:
-        density, edges = np.histogram(before, bins=BINS, range=(low, high))
+        density, edges = np.histogram(before, bins=min(BINS, 8 + before.size // 16), range=(low, high))
         middle = (edges[1:] + edges[:-1]) / 2
         peak = max(1, int(density.max()))
         chart.area(list(zip(middle.tolist(), (density / peak).tolist(), strict=True)), "bound")

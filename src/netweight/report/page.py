@@ -227,7 +227,7 @@ def _histograms(facts: Facts) -> Markup:
 def _provenance(facts: Facts) -> Markup:
     header, against = facts.archive.header, facts.against
     rows: list[tuple[Node, Node]] = [
-        ("file", f"{facts.archive.source}, {facts.archive.nbytes:,} bytes"),
+        ("file", f"{facts.title}, {facts.archive.nbytes:,} bytes"),
         ("written by", header.by),
         ("report by", f"netweight {__version__}, {facts.when}"),
         ("source sha256", element("code", str(header.source.get("sha256", "unknown")))),

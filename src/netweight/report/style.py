@@ -60,5 +60,6 @@ dl { display: grid; grid-template-columns: minmax(90px, max-content) 1fr; gap: 3
   font-size: 0.87rem; }
 dt { color: var(--soft); } dd { margin: 0; min-width: 0; }
 details summary { cursor: pointer; font-weight: 600; padding: 4px 0; }
+@media (max-width: 500px) { th:first-child, td:first-child { min-width: 84px; } th, td { padding-right: 7px; } }
 @media print { body { max-width: none; } }
 """)
