@@ -3,17 +3,17 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from netweight.codecs.base import Point
-from netweight.curve import Curve
+from netweight.curve import FLATTEST, STEEPEST, Curve
 from netweight.errors import TargetError, UsageError
 from netweight.units import format_bytes, parse_size
 
 SCHEMA = "netweight.plan/1"
 HEADER_BITS = 8 * 400.0  # what every file has besides its tensors
-STEEPEST, FLATTEST = 60.0, -140.0  # log2 of the slopes between which the one is searched
-ROUNDS = 40  # halvings: far below what one step of a knob changes
+PARTWAY = 16  # tensors at most that go part of the way to their next point, to fill a size
+ROUNDS = 44  # halvings: far below what one step of a knob changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,27 @@ def within_bits(curves: Mapping[str, Curve], budget_bits: float, target: str) ->
     least = steepest(curves, target)
     if least.bits > budget_bits:
         raise too_small(curves, least, budget_bits)
-    return _edge(curves, lambda plan: plan.bits <= budget_bits, STEEPEST, FLATTEST, target)
+    plan, beyond = _edge(curves, lambda plan: plan.bits <= budget_bits, STEEPEST, FLATTEST, target)
+    return _fill(curves, plan, beyond, budget_bits)
+
+
+def _fill(curves: Mapping[str, Curve], plan: Plan, beyond: Plan, budget_bits: float) -> Plan:
+    """Spend what a plan leaves of its budget on the tensors that jump at its slope, the longest jumps first.
+
+    Between two codecs, or two points that are not smooth, a tensor's bits jump; where several tensors jump, some of
+    them can, and one can go part of the way by a point that no slope chooses.
+    """
+    choices = dict(plan.choices)
+    room, tries = budget_bits - plan.bits, PARTWAY
+    jumps = {name: beyond.choices[name].bits - point.bits for name, point in choices.items()}
+    for name in sorted((name for name, bits in jumps.items() if bits > 0), key=lambda name: -jumps[name]):
+        if jumps[name] <= room:
+            choices[name] = beyond.choices[name]
+        elif tries:
+            tries -= 1
+            choices[name] = curves[name].within(choices[name].bits + room)
+        room -= choices[name].bits - plan.choices[name].bits
+    return replace(plan, choices=choices)
 
 
 def steepest(curves: Mapping[str, Curve], target: str) -> Plan:
@@ -188,16 +208,16 @@ def within_loss(curves: Mapping[str, Curve], budget: float, target: str) -> Plan
     if best.loss > budget:
         fact = f"The least loss that the allowed codecs reach is {best.loss:.3g}, above {budget:.3g}."
         raise TargetError(fact, "Allow the codec exact, or a larger loss.")
-    return _edge(curves, lambda plan: plan.loss <= budget, FLATTEST, STEEPEST, target)
+    return _edge(curves, lambda plan: plan.loss <= budget, FLATTEST, STEEPEST, target)[0]
 
 
 def _edge(
     curves: Mapping[str, Curve], holds: Callable[[Plan], bool], inside: float, outside: float, target: str
-) -> Plan:
-    """Bisect log2 of the slope for the last plan, coming from `inside`, for which a condition holds."""
-    plan = _at(curves, 2.0**outside, target)
-    if holds(plan):
-        return plan
+) -> tuple[Plan, Plan]:
+    """Bisect log2 of the slope for the last plan, coming from `inside`, for which a condition holds, and the next."""
+    beyond = _at(curves, 2.0**outside, target)
+    if holds(beyond):
+        return beyond, beyond
     best = _at(curves, 2.0**inside, target)
     for _ in range(ROUNDS):
         middle = (inside + outside) / 2
@@ -205,8 +225,8 @@ def _edge(
         if holds(plan):
             inside, best = middle, plan
         else:
-            outside = middle
-    return best
+            outside, beyond = middle, plan
+    return best, beyond
 
 
 def _at(curves: Mapping[str, Curve], slope: float, target: str) -> Plan:
@@ -214,13 +234,23 @@ def _at(curves: Mapping[str, Curve], slope: float, target: str) -> Plan:
     return Plan(choices, slope, target, {name: curve.size for name, curve in curves.items()})
 
 
-def too_small(curves: Mapping[str, Curve], least: Plan, budget_bits: float) -> TargetError:
-    """Say by how much a budget misses the smallest plan, and what dominates that."""
+def too_small(
+    curves: Mapping[str, Curve], least: Plan, budget_bits: float, least_bits: float | None = None
+) -> TargetError:
+    """Say by how much a budget misses the smallest plan, and what dominates that.
+
+    Args:
+        curves: of all tensors.
+        least: the smallest plan.
+        budget_bits: what was asked for.
+        least_bits: of the smallest file, where it was made; else what the plan predicts.
+    """
+    least_bits = least.bits if least_bits is None else least_bits
     heaviest = max(least.choices, key=lambda name: least.choices[name].bits, default="")
     fixed_bits = sum(point.bits for point in least.choices.values() if point.codec == "exact")
     share = least.choices[heaviest].bits / least.bits if heaviest else 0.0
-    asked, smallest, fixed = (format_bytes(math.ceil(bits / 8)) for bits in (budget_bits, least.bits, fixed_bits))
-    short = format_bytes(math.ceil((least.bits - budget_bits) / 8))
+    asked, smallest, fixed = (format_bytes(math.ceil(bits / 8)) for bits in (budget_bits, least_bits, fixed_bits))
+    short = format_bytes(math.ceil((least_bits - budget_bits) / 8))
     return TargetError(
         f"{asked} is {short} below the smallest plan for {len(curves)} tensors, "
         f"{smallest}, of which {fixed} are tensors kept exact.",

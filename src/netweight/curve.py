@@ -20,6 +20,8 @@ from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
 SOLVE = 16  # halvings: far below one step of a knob
+# Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
+STEEPEST, FLATTEST = 200.0, -300.0
 
 Progress = Callable[[str, int, int], None]
 Source = object
@@ -57,6 +59,25 @@ class Curve:
                 best = found
         assert best is not None
         return best
+
+    def within(self, bits: float) -> Point:
+        """Give the point with the least loss that takes at most so many bits, the one of fewest bits if none does.
+
+        Args:
+            bits: budget of this tensor.
+        """
+        found = [self.choose(math.inf)]
+        for _, chain in itertools.groupby(self.points, key=lambda point: point.codec):
+            points = tuple(chain)
+            low, high = FLATTEST, STEEPEST
+            for _ in range(2 * SOLVE):
+                middle = (low + high) / 2
+                if _best(points, 2.0**middle).bits <= bits:
+                    high = middle
+                else:
+                    low = middle
+            found.append(_best(points, 2.0**high))
+        return min(found, key=lambda point: (max(point.bits - bits, 0.0), point.loss, point.bits))
 
 
 def _key(point: Point, slope: float) -> tuple[float, float]:

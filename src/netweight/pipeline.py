@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 from netweight import __version__
-from netweight.allocate import FLATTEST, Plan, allocate, steepest, too_small, within_bits
+from netweight.allocate import HEADER_BITS, Plan, allocate, steepest, too_small, within_bits
 from netweight.archive import Archive, Group, Header
 from netweight.archive.encoding import Block, encode_job
 from netweight.archive.grouping import Job, group
 from netweight.checkpoint import Checkpoint, open_checkpoint
-from netweight.curve import Curve, Progress, Source, run, sweep
+from netweight.curve import FLATTEST, Curve, Progress, Source, run, sweep
 from netweight.errors import UsageError
 from netweight.importance.prior import prior
 from netweight.importance.stat import Stat
@@ -21,6 +21,9 @@ from netweight.units import format_bytes, parse_size
 
 ROUNDS = 8  # encodings at most to meet a size
 FROM_BELOW = 0.995  # a file of at least this share of the size asked for has met it
+DOUBT = (
+    1.05  # a prediction above this share of the size asked for is believed without a file, but for the header's part
+)
 FIRST_AIM, AIM = 0.9965, 0.9985  # where in between an encoding aims: predictions are mostly 0.2 to 0.5 % low
 
 
@@ -100,9 +103,9 @@ def _fit(
     """
     coder = _Coder(checkpoint, stats, executor, progress)
     least = steepest(curves, target)
-    if least.bits > 1.05 * 8 * budget_bytes:
+    if least.bits > DOUBT * 8 * budget_bytes + 2 * HEADER_BITS:
         raise too_small(curves, least, 8.0 * budget_bytes)
-    budget_bits, best, plan = FIRST_AIM * 8.0 * budget_bytes, None, least
+    budget_bits, best, least_bytes = FIRST_AIM * 8.0 * budget_bytes, None, math.inf
     above, below = math.inf, 0.0  # predicted sizes known to give too much, and to fit
     for _ in range(ROUNDS):
         plan = within_bits(curves, max(budget_bits, least.bits), target)
@@ -115,13 +118,14 @@ def _fit(
                 return archive
         else:
             above = min(above, plan.bits)
+            least_bytes = min(least_bytes, archive.nbytes)
             if plan.choices == least.choices:
                 break
         budget_bits = AIM * 8 * budget_bytes / ratio
         if not below < budget_bits < above:
             budget_bits = (below + above) / 2
     if best is None:
-        raise too_small(curves, plan, 8.0 * budget_bytes)
+        raise too_small(curves, least, 8.0 * budget_bytes, 8 * least_bytes)
     return best
 
 
