@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -131,3 +132,13 @@ def test_json_of_compress_is_true(model, call):
     assert data["bits_per_weight"] == pytest.approx(8 * size_bytes / data["weights"])
     assert data["bits_per_weight"] <= 4
     assert json.dumps(data)
+
+
+@pytest.mark.parametrize("words", VERBS.values(), ids=VERBS)
+def test_keys_are_those_of_the_document(words, archive, call):
+    document = Path(__file__).parents[2] / "docs" / "cli.md"
+    data = call(*words, "--json").json
+    (line,) = re.findall(rf"^\| `{re.escape(data['schema'])}` \| (.*) \|$", document.read_text(), re.MULTILINE)
+    always, _, original = line.partition(", and with an original: ")
+    expected = {"schema", *always.split(), *(original.split() if "--against" in words else [])}
+    assert set(data) == expected

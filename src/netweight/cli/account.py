@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from netweight.allocate import Plan
@@ -25,7 +25,9 @@ class Share:
         codec: id.
         knob: the codec's integer.
         weights: elements.
-        bytes: its part of its sections; tensors that share a chunk share its bytes by their elements.
+        bytes: its part of its sections.
+        section: the number of its first section; -1 where there is no file yet.
+        shared: other tensors have a part of that section, which is shared out by weights.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Share:
     knob: int
     weights: int
     bytes: float
+    section: int = -1
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +60,18 @@ class CodecSum:
 
 def parts_of(archive: Archive) -> list[tuple[str, int]]:
     """Every byte of the file: the fixed part, the header, each section."""
-    sections = archive.header.sections
-    header_bytes = archive.nbytes - sum(section.size for section in sections) - FIXED_BYTES
-    fixed = [("fixed part", FIXED_BYTES), ("header", header_bytes)]
-    return fixed + [(f"section {number}: {s.codec} {s.stream}", s.size) for number, s in enumerate(sections)]
+    fixed = [("fixed part", FIXED_BYTES), ("header", archive.header_bytes - FIXED_BYTES)]
+    sections = enumerate(archive.header.sections)
+    return fixed + [(f"section {number}: {s.codec} {s.stream}", s.size) for number, s in sections]
 
 
 def shares_of(archive: Archive) -> list[Share]:
     """Every tensor with data of its own, in the order of the source; their bytes sum to the sections'."""
-    header = archive.header
-    taken = [0.0] * len(header.tensors)
-    codecs = [""] * len(header.tensors)
-    for number, section in enumerate(header.sections):
-        opened = archive._open(number)
-        weights = [header.tensors[member].size for member in section.members]
-        chunks = [
-            ({p.tensor: p.size for p in plan}, c.size) for plan, c in zip(opened.plan, opened.chunks, strict=True)
-        ]
-        for sizes, size_bytes in [(dict(enumerate(weights)), section.prelude), *chunks]:
-            for place, part_bytes in _split(sizes, size_bytes):
-                taken[section.members[place]] += part_bytes
-        for member in section.members:
-            codecs[member] = section.codec
-    columns = zip(header.tensors, codecs, header.knobs, taken, strict=True)
-    return [Share(i.name, i.dtype, i.shape, codec, knob, i.size, size) for i, codec, knob, size in columns]
-
-
-def _split(sizes: Mapping[int, int], size_bytes: int) -> Iterable[tuple[int, float]]:
-    """Bytes by elements; evenly where there are none."""
-    total = sum(sizes.values())
-    return [(place, size_bytes * (size / total if total else 1 / len(sizes))) for place, size in sizes.items()]
+    sizes = {info.name: info.size for info in archive.header.tensors}
+    return [
+        Share(r.name, r.dtype, r.shape, r.codec, r.knob, sizes[r.name], r.nbytes, r.section, r.shared)
+        for r in archive.rows()
+    ]
 
 
 def codecs_of(shares: Iterable[Share]) -> list[CodecSum]:
@@ -118,20 +104,21 @@ def _rate(size_bytes: float, weights: int) -> str:
 
 
 def tensor_table(shares: Iterable[Share]) -> list[str]:
-    """One line a tensor."""
+    """One line a tensor; bytes after ~ are a share of what several tensors take together."""
     rows = [
         [
             s.name,
             s.dtype,
             "x".join(map(str, s.shape)) or "scalar",
+            str(s.section) if s.section >= 0 else "-",
             s.codec,
             str(s.knob),
-            f"{s.bytes:,.0f}",
+            f"{'~' * s.shared}{s.bytes:,.0f}",
             _rate(s.bytes, s.weights),
         ]
         for s in shares
     ]
-    return table(["tensor", "dtype", "shape", "codec", "knob", "bytes", "bits/weight"], rows)
+    return table(["tensor", "dtype", "shape", "section", "codec", "knob", "bytes", "bits/weight"], rows)
 
 
 def plan_shares(plan: Plan) -> list[Share]:

@@ -130,7 +130,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _is_number(cell: str) -> bool:
-    return cell in ("", "-", "inf") or cell.lstrip("-+")[:1].isdigit()
+    return cell in ("", "-", "inf") or cell.lstrip("-+~")[:1].isdigit()
 
 
 def printable(text: str) -> str:
