@@ -8,7 +8,7 @@ from netweight.codecs.registry import EXACT
 from netweight.importance.stat import Stat
 
 POOLED = 1 << 20  # weights up to which tensors share tables: as good as tables of their own, and fewer to read
-POOLED_EXACT = 1 << 12
+POOLED_EXACT = 1 << 15
 LARGEST_POOL = 1 << 21
 
 

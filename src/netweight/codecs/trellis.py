@@ -42,9 +42,9 @@ class Trellis(Codec):
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict steps of three quarters of an octave up to six bits a weight.
 
-        None for tensors too short for the trellis to get going.
+        None for tensors too short for the trellis to get going, nor where relative errors count.
         """
-        if w.size < SHORTEST:
+        if w.size < SHORTEST or stat.relative:
             return []
         return probe(self.id, w, stat, self.grid, (-3, 0, 2, 4, 6, 8, 10, 13, 16, 19, 22, 25, 28))
 

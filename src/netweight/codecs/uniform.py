@@ -44,7 +44,12 @@ class Uniform(Codec):
     grid = Grid(0, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen."""
+        """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen.
+
+        None where relative errors count: one step cannot be right for entries of all sizes, see `relative`.
+        """
+        if stat.relative:
+            return []
         points = list(probe(self.id, w, stat, self.grid, (0, 3, 5, 7, 9, 11, 14, 17, 20)))
         return points + _high_rate(points, w, stat)
 
