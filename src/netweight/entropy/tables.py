@@ -151,7 +151,7 @@ def _read_ranges(reader: Reader, symmetric: list[bool]) -> list[Range]:
             kept.append((1, 0))
             continue
         low = -high if same else -1 - next(heads, 200)
-        if not -CENTRE <= low <= high <= CENTRE - 1:
+        if not 1 - CENTRE <= low <= high <= HIGHEST:  # -128 and 127 are escapes
             raise damaged(f"a table of the values {low} .. {high}")
         kept.append((low, high))
     if next(heads, None) is not None:
