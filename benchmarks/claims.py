@@ -124,6 +124,28 @@ def _overhead(records: Records) -> _Finding:
     return percent <= 0.5, f"at most {percent:.3f} %, on {where} ({over_entropy:.3f} % over the entropy)"
 
 
+def _above(coder: str, limit_bits: float) -> Callable[[Records], _Finding]:
+    """Whether a coder is near R(D) at 3 bits, on every law."""
+
+    def check(records: Records) -> _Finding:
+        found = {r["law"]: float(r["above_bits"]) for r in records if r["coder"] == coder and r["asked_bits"] == 3}
+        if not found:
+            return None
+        return max(found.values()) <= limit_bits, ", ".join(f"{law} {bits:.3f}" for law, bits in found.items())
+
+    return check
+
+
+def _sum_of_parts(records: Records) -> _Finding:
+    if {r["network"] for r in records} != {"resnet20", "minilm"}:
+        return None
+    worst = 0.0
+    for r in records:
+        gap_bits = 8 * r["file_bytes"] - r["rate_bits"]["gaussian-kernels"]
+        worst = max(worst, abs(sum(r["parts"].values()) - gap_bits) / abs(gap_bits))
+    return worst <= 0.01, f"off by at most {100 * worst:.4f} %"
+
+
 def _speeds(records: Records) -> dict[str, dict[float, float]]:
     """Weights a second by coder and rate; of CPU time, which a busy machine disturbs less than wall time."""
     found: dict[str, dict[float, float]] = {}
@@ -209,6 +231,10 @@ _PROMISES: Final[tuple[tuple[str, str, Callable[[Records], _Finding]], ...]] = (
     ("lossless", "all-MiniLM-L6-v2 cast to BF16: at most 10.6 bits/weight", _lossless("BF16", 10.6)),
     ("lossless", "ahead of zstd -19 by ZipNN's margin, to 0.1 bits/weight", _margin_over_zstd),
     ("overhead", "the coder adds at most 0.5 % to its own model's ideal cost on 1 M weights and more", _overhead),
+    ("sources", "scalar codec, 3 bits/weight: at most 0.27 bit above R(D)", _above("scalar", 0.27)),
+    ("sources", "trellis of 8 states, 3 bits/weight: at most 0.17 bit above R(D)", _above("trellis, 8 states", 0.17)),
+    ("sources", "best trellis, 3 bits/weight: at most 0.09 bit above R(D)", _above("trellis, 256 states", 0.09)),
+    ("gap", "parts of the gap between file and R(D) sum to it within 1 %", _sum_of_parts),
     ("speed", "uniform decodes at 20 % or more of the conversion limit, one thread", _uniform_against_limit),
     ("speed", "uniform decodes at 20x NNCodec or more, one thread", _against_nncodec("uniform", 20)),
     ("speed", "trellis decodes at 10x NNCodec or more, one thread", _against_nncodec("trellis", 10)),

@@ -123,6 +123,40 @@ def _overhead(section: _Section) -> str:
     return "\n\n".join([_OVERHEAD, _stamp(section), _table((*head, "over the model", "over the entropy"), rows)])
 
 
+def _sources(section: _Section) -> str:
+    records = section["records"]
+    bits = sorted({r["asked_bits"] for r in records})
+    rows = []
+    for law, coder in dict.fromkeys((r["law"], r["coder"]) for r in records):
+        line = {r["asked_bits"]: r for r in records if (r["law"], r["coder"]) == (law, coder)}
+        rows.append([law, coder, *(f"{line[b]['above_bits']:.3f} at {line[b]['bits']:.2f}" for b in bits)])
+        if coder == "scalar":
+            ideal = (f"{line[b]['ideal_above_bits']:.3f}" for b in bits)
+            rows.append([law, "*ideal scalar quantiser*", *ideal])
+    rows += [["any", f"*{name}*", *["" for _ in bits[1:]], text] for name, text in _HIGH_RATE]
+    return "\n\n".join([_SOURCES, _stamp(section), _table(("law", "coder", *(f"{b:g} bits" for b in bits)), rows)])
+
+
+def _gap(section: _Section) -> str:
+    parts = [_GAP, _stamp(section)]
+    for key in dict.fromkeys(r["network"] for r in section["records"]):
+        records = [r for r in section["records"] if r["network"] == key]
+        weights = records[0]["modelled_weights"]
+
+        def cells(bits: Iterable[float], count: int = weights) -> list[str]:
+            return [f"{b / 8:,.0f}, {b / count:+.4f}" for b in bits]
+
+        rows = [["R(D)", *cells(r["rate_bits"]["gaussian-kernels"] for r in records)]]
+        rows += [[part, *cells(r["parts"][part] for r in records)] for part in records[0]["parts"]]
+        rows.append(["**file**", *cells(8 * r["file_bytes"] for r in records)])
+        head = ("bytes, bits/weight", *(f"file of {8 * r['file_bytes'] / r['weights']:.2f} bits" for r in records))
+        laws = [[law, *(f"{(r['modelled_bits'] - r['rate_bits'][law]) / weights:+.3f}" for r in records)]
+                for law in records[0]["rate_bits"]]  # fmt: skip
+        parts += [f"### {NETWORKS[key].title}, {weights:,} weights with a law", _table(head, rows)]
+        parts.append(_table(("tensors with a law above R(D), bits/weight", *head[1:]), laws))
+    return "\n\n".join(parts)
+
+
 def _speed(section: _Section) -> str:
     rows = [
         [r["coder"], f"{r['asked_bits']:g}" if "asked_bits" in r else "", f"{r['bytes']:,}" if "bytes" in r else "",
@@ -162,6 +196,8 @@ _WRITERS: Final[Mapping[str, Callable[[_Section], str]]] = {
     "rate": _rate,
     "lossless": _lossless,
     "overhead": _overhead,
+    "sources": _sources,
+    "gap": _gap,
     "speed": _speed,
     "encode": _encode,
     "start": _start,
@@ -191,6 +227,26 @@ _OVERHEAD: Final = """\
 Bytes of a file that holds one tensor alone, header, index, levels, tables and all, against the ideal cost of its
 integers: the sum of -log2 of the probabilities in the file's own tables (*model*), and, stricter, their empirical
 entropy given the tables that code them, as if the best distributions were known for nothing (*entropy*)."""
+_HIGH_RATE: Final = (
+    ("high-rate theory, scalar (Gish and Pierce 1968)", "0.255"),
+    ("high-rate theory, lattice of the 8-state trellis", "0.075"),
+    ("high-rate theory, lattice of the 256-state trellis", "0.035"),
+    ("published, trellis of 256 states, uniform source (Marcellin and Fischer 1990)", "0.035"),
+)
+_SOURCES: Final = """\
+## Above R(D) on known sources
+
+10⁶ independent weights of unit variance; bits a weight of the whole file above R(D) of the law at the error measured
+after reading it back, and the rate that the file has. The Laplacian's R(D) is numerical, to 0.0003 bit. *Ideal scalar
+quantiser*: the best uniform one with a dead zone, entropy without any table, at the same rate. High-rate figures of
+trellises are simulated (`netweight.theory.trellis`)."""
+_GAP: Final = """\
+## From R(D) to the file
+
+Complete checkpoints without calibration data. R(D) is the least rate at the file's loss if rows were independent
+Gaussian with their own variances, kernels correlated by one covariance a tensor; the parts are explained by
+`netweight bound`. It is no bound for these trained weights as they are: one network has no rate-distortion function,
+and under other laws, below, the same file is nearer to R(D), or under it."""
 _SPEED: Final = """\
 ## Decoding speed, one thread
 

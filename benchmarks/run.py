@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import encode, lossless, overhead, rate, rivals, speed, start, store
+from . import encode, gap, lossless, overhead, rate, rivals, sources, speed, start, store
 from .page import finish
 
 _SECTIONS: Final = {
     "start": start.measure,
+    "sources": sources.measure,
+    "gap": gap.measure,
     "overhead": overhead.measure,
     "lossless": lossless.measure,
     "rate": rate.measure,
