@@ -103,14 +103,12 @@ def pieces(layout: Layout, levels: Levels, run: int) -> Iterator[tuple[slice, Se
 def sample(layout: Layout, levels: Levels) -> list[tuple[slice, Segment]]:
     """Runs spread over a scan, about 32,768 weights, on which the tables of the search are trained.
 
-    They begin at whole rows where neighbours matter; a scan plane by plane is taken whole (it has few columns).
+    Where neighbours matter all of it: the second pass guesses their indices from the first.
     """
-    unit = LANES if layout.order == "oik" else layout.positions * layout.columns
-    size = max(1, LESSON // unit) * unit
-    if layout.order == "koi" or layout.size <= LESSONS * size:
+    if layout.plane or layout.size <= LESSONS * LESSON:
         return list(pieces(layout, levels, LONGEST_RUN))
-    starts = [int(at) // unit * unit for at in np.linspace(0, layout.size - size, LESSONS)]
-    return [(slice(at, at + size), segment(layout, levels, at, size)) for at in starts]
+    starts = [int(at) // LANES * LANES for at in np.linspace(0, layout.size - LESSON, LESSONS)]
+    return [(slice(at, at + LESSON), segment(layout, levels, at, LESSON)) for at in starts]
 
 
 def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid, run: int) -> Quantised:

@@ -38,7 +38,11 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
     x, part, of_part = _sample(w, layout, whole)
     largest = float(np.max(np.abs(w)))
     grown = layout.size / x.size
-    points = []
+    # A step of four times the largest weight leaves nothing: where every curve begins.
+    nothing = index_of(4 * largest)
+    points = [
+        Point(overhead_bits(layout, Scales(0.0, None, None), 0, 0.0), stat.loss(w, w), codec, nothing, smooth=True)
+    ]
     model = model_of(grid.bits, part.plane > 0)
     for c in classes:
         q = index_of(2.0 ** (whole.log2 - (c - UNIT_CLASS) / 4))
@@ -83,5 +87,7 @@ def _sample(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout,
 
 
 def stream_of(k: Int16 | Int32, layout: Layout, whole: Scales, step: float, run: int, shift: int = 0) -> IntStream:
-    """Integers with the levels of a tensor: class units of this step, less the low bits."""
+    """Integers with the levels of a tensor: class units of this step, less the low bits; none where all are zero."""
+    if not k.any():
+        whole = Scales(whole.log2, None, None)
     return IntStream(k, layout, whole.levels(step * 2.0**shift), shift, run)

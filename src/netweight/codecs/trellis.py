@@ -46,7 +46,7 @@ class Trellis(Codec):
         """
         if w.size < SHORTEST or stat.relative:
             return []
-        return probe(self.id, w, stat, self.grid, (-3, 0, 2, 4, 6, 8, 10, 13, 16, 19, 22, 25, 28))
+        return probe(self.id, w, stat, self.grid, (2, 4, 6, 8, 10, 13, 16, 19, 22, 25, 28))
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Search the paths of all lanes at the step of `knob`.

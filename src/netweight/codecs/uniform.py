@@ -50,7 +50,7 @@ class Uniform(Codec):
         """
         if stat.relative:
             return []
-        points = list(probe(self.id, w, stat, self.grid, (0, 3, 5, 7, 9, 11, 14, 17, 20)))
+        points = list(probe(self.id, w, stat, self.grid, (3, 5, 7, 9, 11, 14, 17, 20)))
         return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
