@@ -1,0 +1,165 @@
+"""A second decoder of `.nwt` files, in the order of docs/format.md: plain lines, standard library and NumPy.
+
+    python reference/decode.py IN.nwt OUT.npz
+
+It shares no code with the package. Where the two differ, one of them is wrong; docs/format.md says which. Sections 2,
+3, 4 and 7 of the document are here, 5 in coder.py, 6 in weights.py, 8 in exact.py.
+"""
+
+import json
+import math
+import struct
+import sys
+import zlib
+
+import numpy as np
+from coder import Reader, need
+from exact import BITS_BELOW_A_BYTE, STORAGE, exact_chunk, read_exact_head
+from weights import read_weights_head, weights_chunk
+
+# ---- 2. The fixed part and 3. the header
+
+
+def read_header(data):
+    """The header as a dictionary, and where the sections begin."""
+    need(len(data) >= 20 and data[:8] == b"\x89NWT\r\n\x1a\n", "this is no .nwt file")
+    major, flags, size, crc = struct.unpack_from("<HHII", data, 8)
+    need(major == 1, f"format version {major} is not 1")
+    need(flags < 256, "a reserved flag is set")
+    need(size <= 16 << 20 and 20 + size <= len(data), "the header does not fit")
+    need(zlib.crc32(data[20 : 20 + size], zlib.crc32(data[:16])) == crc, "the header's checksum is wrong")
+    engine = zlib.decompressobj()
+    text = engine.decompress(data[20 : 20 + size], (64 << 20) + 1)
+    need(len(text) <= 64 << 20 and engine.eof and not engine.unused_data, "the header is not one zlib stream")
+    header = json.loads(text.decode("utf-8", "surrogatepass"))
+    need(20 + size + sum(header["bytes"]) == len(data), "the sections do not fill the file")
+    return header, 20 + size
+
+
+def members_of(runs):
+    """First tensor, length of its run, gap to the next run, its length, ..."""
+    out, at = [], 0
+    for gap, length in zip(runs[0::2], runs[1::2], strict=True):
+        at = out[-1] + gap if out else gap
+        out += range(at, at + length)
+    return out
+
+
+# ---- 4. Sections
+
+
+def plan_chunks(sizes, runs, capacity):
+    """For each chunk its pieces (tensor, start, size)."""
+    chunks, room = [], 0
+    for tensor, (size, run) in enumerate(zip(sizes, runs, strict=True)):
+        if size > 1 << run:
+            chunks += [[(tensor, at, min(1 << run, size - at))] for at in range(0, size, 1 << run)]
+            room = 0
+        elif size:
+            if size > room:
+                chunks.append([])
+                room = 1 << capacity
+            chunks[-1].append((tensor, 0, size))
+            room -= size
+    return chunks
+
+
+def decode_section(data, prelude, crc, codec, tensors):
+    """Arrays of a section's tensors (dtype, shape, parameters): storage if the codec is exact, else float32."""
+    need(zlib.crc32(data[:prelude]) == crc, "a prelude's checksum is wrong")
+    reader, at, table = Reader(data[:prelude]), prelude, []
+    for _ in range(reader.varint()):
+        size, expected = reader.varint(), struct.unpack("<I", reader.take(4))[0]
+        table.append((data[at : at + size], expected))
+        at += size
+    need(at == len(data), "the chunks do not fill their section")
+    need(sum(math.prod(shape) for _, shape, _ in tensors) <= len(table) << 20, "the chunks cannot hold the tensors")
+    if codec == "exact":
+        head = read_exact_head(reader, tensors[0][0], [shape for _, shape, _ in tensors])
+    else:
+        reals = [None if codec == "relative" else read_scale(reader) for _ in tensors]
+        head = read_weights_head(reader, [shape for _, shape, _ in tensors])
+    need(reader.at == prelude, "something follows a section's head")
+    plan = plan_chunks(head["sizes"], head["runs"], head["capacity"])
+    need(len(plan) == len(table), "the number of chunks is wrong")
+    found = [[np.zeros(0, head["type"])] for _ in tensors]
+    for pieces, (chunk, expected) in zip(plan, table, strict=True):
+        reader = Reader(chunk)
+        arrays, checked = (exact_chunk if codec == "exact" else weights_chunk)(head, pieces, reader)
+        need(reader.at == len(chunk), "something follows a chunk's last value")
+        need(zlib.crc32(checked, zlib.crc32(chunk)) == expected, "a chunk's checksum is wrong")
+        for (tensor, _, _), array in zip(pieces, arrays, strict=True):
+            found[tensor].append(array)
+    whole = [np.concatenate(arrays) for arrays in found]
+    if codec == "exact":
+        return [array.view(STORAGE[dtype]) for array, (dtype, _, _) in zip(whole, tensors, strict=True)]
+    return [
+        reconstruct(codec, r, real, params, layout, shape)
+        for r, real, layout, (_, shape, params) in zip(whole, reals, head["layouts"], tensors, strict=True)
+    ]
+
+
+# ---- 7. Codecs
+
+
+def read_scale(reader):
+    """The one real number of trellis and uniform."""
+    need(reader.varint() == 1, "a scale is not one number")
+    scale = np.frombuffer(reader.take(4), "<f4")[0]
+    need(np.isfinite(scale), "a scale is not finite")
+    return scale
+
+
+def reconstruct(codec, r, scale, params, layout, shape):
+    """float32 values from integers in scan order."""
+    if codec == "relative":
+        mantissa, centre = params
+        need(1 <= mantissa <= 22, "a mantissa is out of range")
+        flat = ((r.astype(np.int64) + centre << 23 - mantissa) & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+    else:
+        flat = r.astype(np.float32) * scale
+    rows, columns, positions, _, order = layout
+    if order == "oki":
+        flat = flat.reshape(rows, positions, columns).transpose(0, 2, 1)
+    if order == "koi":
+        flat = flat.reshape(positions, rows, columns).transpose(1, 2, 0)
+    return flat.reshape(shape)
+
+
+def rounded(values, dtype):
+    """Storage of float32 values, rounded once to nearest even."""
+    if dtype != "BF16":
+        return values.astype(STORAGE[dtype])
+    bits = np.ascontiguousarray(values).reshape(-1).view(np.uint32).astype(np.uint64).reshape(values.shape)
+    return np.where(np.isnan(values), bits >> 16 | 64, bits + 0x7FFF + (bits >> 16 & 1) >> 16).astype(np.uint16)
+
+
+# ---- The whole file
+
+
+def decode(path):
+    """Dictionary of name to storage array (BF16 as uint16, types below 16 bits without a NumPy dtype as uint8)."""
+    with open(path, "rb") as file:
+        data = file.read()
+    header, at = read_header(data)
+    names, params = header["names"], header.get("params", [[]] * len(header["names"]))
+    dtypes = [header["types"][t] for t in header["dtype"]]
+    found = {}
+    columns = (header[key] for key in ("codec", "members", "prelude", "bytes", "crc"))
+    for kind, runs, prelude, size, crc in zip(*columns, strict=True):
+        codec, version, stream = header["codecs"][kind]
+        known = [["trellis", 1, "k"], ["uniform", 1, "k"], ["relative", 1, "k"], ["exact", 1, "planes"]]
+        need([codec, version, stream] in known, f"this decoder knows no {codec} {version} {stream}")
+        members = members_of(runs)
+        tensors = [(dtypes[m], tuple(header["shape"][m]), params[m]) for m in members]
+        arrays = decode_section(data[at : at + size], prelude, crc, codec, tensors)
+        for m, array in zip(members, arrays, strict=True):
+            shape = -1 if dtypes[m] in BITS_BELOW_A_BYTE else header["shape"][m]
+            found[names[m]] = (array if codec == "exact" else rounded(array, dtypes[m])).reshape(shape)
+        at += size
+    ties = header.get("ties", {})
+    return {name: found[names[ties[name]] if name in ties else name] for name in header.get("order", names)}
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[2], **decode(sys.argv[1]))

@@ -1,0 +1,288 @@
+"""Damage and malice: whatever is done to a file, the answer is a FormatError, soon, and without much memory."""
+
+import contextlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+
+import forge
+import headers
+import numpy as np
+import planes
+import pytest
+import sections
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import netweight as nw
+from netweight.archive import Archive
+from netweight.codecs.base import Point, index_of
+from netweight.errors import FormatError
+
+pytestmark = pytest.mark.core
+
+ATTACKS = [
+    pytest.param(make, text, id=f"{module.__name__}: {name}")
+    for module in (headers, sections, planes)
+    for name, make, text in module.ATTACKS
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("damage") / "file.nwt"
+
+
+def check(path: Path, data: bytes) -> None:
+    """Open and verify a file of these bytes."""
+    path.write_bytes(data)
+    with Archive.open(path) as archive:
+        archive.check()
+
+
+def encoded(tensors: dict[str, tuple[np.ndarray, str, int]]) -> bytes:
+    """The file of tensors, codecs and knobs."""
+    choices = {name: Point(0.0, 0.0, codec, knob) for name, (_, codec, knob) in tensors.items()}
+    archive = nw.encode({name: array for name, (array, _, _) in tensors.items()}, nw.Plan(choices, 1.0))
+    return b"".join([archive._prefix, *(part for section in archive._sections for part in section)])
+
+
+def tiny() -> bytes:
+    """A file of a kB with a section of each codec."""
+    random = np.random.default_rng(3)
+    return encoded(
+        {
+            "matrix": (random.standard_normal((24, 12)).astype(np.float32), "trellis", index_of(1.0)),
+            "variance": (np.exp(random.normal(0, 1, 9)).astype(np.float32), "relative", 5),
+            "index": (np.arange(40) ** 2, "exact", 0),
+            "empty": (np.zeros((0, 3), np.float32), "exact", 0),
+        }
+    )
+
+
+def small() -> bytes:
+    """A file of two kB: escapes, low bits and half floats as well."""
+    random = np.random.default_rng(3)
+    normal = random.standard_normal((9, 4, 3, 3)).astype(np.float32)
+    return encoded(
+        {
+            "conv": (normal, "trellis", index_of(0.7)),
+            "heavy": (random.standard_t(1.5, 64).astype(np.float32), "uniform", index_of(0.25)),
+            "fine": (normal[:1], "uniform", index_of(1e-4)),
+            "variance": (np.exp(normal[0, 0].ravel()), "relative", 5),
+            "index": (np.arange(40) ** 2, "exact", 0),
+            "half": (normal[1].astype(np.float16), "exact", 0),
+            "few": (np.float32([1, 2, 2, 1] * 9), "exact", 0),
+            "empty": (np.zeros((0, 3), np.float32), "exact", 0),
+        }
+    )
+
+
+def larger() -> bytes:
+    """A file whose sections have levels, several tensors a chunk, and floats stored by symbol and rest."""
+    random = np.random.default_rng(4)
+    spread = np.exp(random.normal(0, 2, (40, 1))).astype(np.float32)
+    return encoded(
+        {
+            "a": (random.standard_normal((40, 50)).astype(np.float32) * spread, "trellis", index_of(1.0)),
+            "b": (random.laplace(0, 1, (6, 33, 3, 3)).astype(np.float32), "trellis", index_of(1.0)),
+            "c": (random.standard_normal((50, 40)).astype(np.float32) * spread[:, 0], "exact", 0),
+            "d": (random.integers(0, 3, 5000), "exact", 0),
+        }
+    )
+
+
+@pytest.mark.parametrize("make", [tiny, small, larger, headers.valid, sections.valid], ids=lambda make: make.__name__)
+def test_undamaged(make, place):
+    check(place, make())
+
+
+def test_attacks_on_planes_begin_with_a_valid_file(place):
+    check(place, healed(place, planes.valid()))
+
+
+# ---- every truncation, every bit
+
+
+@pytest.mark.parametrize("make", [tiny, small])
+def test_every_truncation(make, place):
+    data = make()
+    for size in range(len(data)):
+        with pytest.raises(FormatError):
+            check(place, data[:size])
+
+
+def test_appended_bytes(place):
+    data = tiny()
+    for more in (b"\0", b"\n", data, bytes(4096)):
+        with pytest.raises(FormatError, match="its header and sections need"):
+            check(place, data + more)
+
+
+def survivors(path: Path, data: bytes, bits: Iterable[int]) -> list[int]:
+    """Bits whose flip nobody notices."""
+    found = []
+    for bit in bits:
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        try:
+            check(path, bytes(broken))
+        except FormatError:
+            continue
+        found.append(bit)
+    return found
+
+
+def test_every_bit(place):
+    data = tiny()
+    assert len(data) < 1500
+    assert survivors(place, data, range(8 * len(data))) == []
+
+
+@pytest.mark.slow
+def test_every_bit_of_a_file_with_everything(place):
+    data = small()
+    assert survivors(place, data, range(8 * len(data))) == []
+
+
+@pytest.mark.slow
+def test_bits_of_a_larger_file(place):
+    data = larger()
+    assert survivors(place, data, Random(0).sample(range(8 * len(data)), 2000)) == []
+
+
+def test_checksums_cover_what_bytes_decode_to(place):
+    """Chunks without a byte: what they hold stands in the head, and a head that says another thing is found out."""
+    seven, eight = (forge.one("exact", "U8", (4,), planes.words(0, bytes([0, value])), [b""]) for value in (7, 8))
+    right = healed(place, seven)
+    check(place, right)
+    _, (part,) = forge.take_apart(right)
+    header, (other,) = forge.take_apart(eight)
+    with pytest.raises(FormatError, match="The checksum of a chunk"):
+        check(place, forge.put_together(header, [forge.Part(other.rest, part.chunks)]))
+
+
+# ---- attacks
+
+
+@pytest.mark.parametrize(("make", "text"), ATTACKS)
+def test_attack(make, text, place):
+    with pytest.raises(FormatError, match=text) as caught:
+        check(place, make())
+    assert caught.value.remedy
+    assert "\n" not in caught.value.fact
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from netweight.archive import Archive
+from netweight.errors import FormatError
+for path in sys.argv[2:3]:
+    Archive.open(path).check()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for path in sys.argv[3:]:
+    try:
+        Archive.open(path).check()
+    except FormatError:
+        continue
+    sys.exit(path + " was accepted")
+"""
+
+
+def in_little_memory(files: list[Path], limit_bytes: int) -> None:
+    """Open and verify files, the first of which is valid, in a process that may allocate only so much."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(limit_bytes), *map(str, files)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr[-2000:]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages as Linux does")
+def test_attacks_in_little_memory(tmp_path):
+    files = [tmp_path / "valid.nwt"]
+    files[0].write_bytes(tiny())
+    for number, param in enumerate(ATTACKS):
+        files.append(tmp_path / f"{number}.nwt")
+        files[-1].write_bytes(param.values[0]())
+    in_little_memory(files, 256 << 20)
+    with pytest.raises(AssertionError, match="MemoryError"):
+        in_little_memory(files, 1 << 20)
+    with pytest.raises(AssertionError, match="was accepted"):
+        in_little_memory([files[0], files[0]], 256 << 20)
+
+
+# ---- random damage behind checksums that are right
+
+
+CHECKSUM = re.compile(r"The checksum of a chunk of .* is ([0-9a-f]{8}), ([0-9a-f]{8}) is expected")
+
+
+def healed(path: Path, data: bytes) -> bytes:
+    """A file whose chunks have the checksums of what they decode to, as far as they decode."""
+    for _ in range(20):
+        try:
+            check(path, data)
+        except FormatError as error:
+            found = CHECKSUM.search(error.fact)
+            if not found:
+                return data
+            right, wrong = (int(text, 16) for text in found.groups())
+            header, parts = forge.take_apart(data)
+            data = forge.put_together(header, [with_checksum(part, wrong, right) for part in parts])
+        else:
+            return data
+    return data
+
+
+def with_checksum(part: forge.Part, old: int, new: int) -> forge.Part:
+    return forge.Part(part.rest, tuple((chunk, new if crc == old else crc) for chunk, crc in part.chunks))
+
+
+@pytest.fixture(scope="module")
+def victims() -> list[bytes]:
+    return [small(), larger(), headers.valid()]
+
+
+@settings(max_examples=300)
+@given(random=st.randoms(use_true_random=True), which=st.integers(0, 2))
+def test_random_damage(random, which, victims, place):
+    """Either the damage is found, or the file is another valid one; there is no third."""
+    data = forge.mutate(random, victims[which])
+    with contextlib.suppress(FormatError):
+        check(place, healed(place, data))
+
+
+def test_random_damage_gets_far(victims, place):
+    """Mutations reach all parts of a file, headers, heads of sections and chunks, and some files stay valid."""
+    random = Random(2)
+    seen = set()
+    for turn in range(300):
+        try:
+            check(place, healed(place, forge.mutate(random, victims[turn % 3])))
+        except FormatError as error:
+            seen.add(error.fact.split()[1])
+        else:
+            seen.add("valid")
+    assert {"header", "section", "chunk", "valid"} <= seen
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages as Linux does")
+def test_random_damage_in_little_memory(victims, tmp_path, place):
+    random = Random(1)
+    files = [tmp_path / "valid.nwt"]
+    files[0].write_bytes(tiny())
+    for turn in range(200):
+        data = healed(place, forge.mutate(random, victims[turn % 3]))
+        try:
+            check(place, data)
+        except FormatError:
+            files.append(tmp_path / f"{turn}.nwt")
+            files[-1].write_bytes(data)
+    assert len(files) > 100
+    in_little_memory(files, 256 << 20)
