@@ -2,16 +2,17 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
+from netweight.chain import Chain, hull
 from netweight.checkpoint import Checkpoint, open_checkpoint
-from netweight.codecs.base import Point, between
+from netweight.codecs.base import Point
 from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
@@ -19,7 +20,6 @@ from netweight.importance.prior import prior
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
-SOLVE = 16  # halvings: far below one step of a knob
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
 
@@ -45,20 +45,23 @@ class Curve:
     name: str
     size: int
     points: tuple[Point, ...]
+    chains: tuple[Chain, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare each codec's part for many questions."""
+        parts = itertools.groupby(self.points, key=lambda point: point.codec)
+        object.__setattr__(self, "chains", tuple(Chain.of(tuple(part)) for _, part in parts))
 
     def choose(self, slope: float) -> Point:
         """Give the point with the least loss + slope bits, steps between those of the points included.
 
         Args:
-            slope: loss for each bit, >= 0.
+            slope: loss for each bit, >= 0; an infinite one asks for the fewest bits.
         """
-        best = None
-        for _, chain in itertools.groupby(self.points, key=lambda point: point.codec):
-            found = _best(tuple(chain), slope)
-            if best is None or _key(found, slope) < _key(best, slope):
-                best = found
-        assert best is not None
-        return best
+        found = [chain.choose(slope) for chain in self.chains]
+        if math.isinf(slope):
+            return min(found, key=lambda point: (point.bits, point.loss))
+        return min(found, key=lambda point: (point.loss + slope * point.bits, point.bits))
 
     def within(self, bits: float) -> Point:
         """Give the point with the least loss that takes at most so many bits, the one of fewest bits if none does.
@@ -66,108 +69,8 @@ class Curve:
         Args:
             bits: budget of this tensor.
         """
-        found = [self.choose(math.inf)]
-        for _, chain in itertools.groupby(self.points, key=lambda point: point.codec):
-            points = tuple(chain)
-            low, high = FLATTEST, STEEPEST
-            for _ in range(2 * SOLVE):
-                middle = (low + high) / 2
-                if _best(points, 2.0**middle).bits <= bits:
-                    high = middle
-                else:
-                    low = middle
-            found.append(_best(points, 2.0**high))
+        found = [chain.within(bits) for chain in self.chains]
         return min(found, key=lambda point: (max(point.bits - bits, 0.0), point.loss, point.bits))
-
-
-def _key(point: Point, slope: float) -> tuple[float, float]:
-    """Order of preference at a slope; an infinite one asks for the fewest bits."""
-    return (point.bits, point.loss) if math.isinf(slope) else (point.loss + slope * point.bits, point.bits)
-
-
-def _best(points: Sequence[Point], slope: float) -> Point:
-    """Choose from one codec's hull."""
-    at = 0
-    while at + 1 < len(points) and _saving(points, at) > slope:
-        at += 1
-    best = points[at]
-    if slope <= 0 or math.isinf(slope):
-        return best
-    falls = _falls(points[max(at - 2, 0) : at + 3])
-    start = max(at - 2, 0)
-    for left in (at - 1, at):
-        middle = _between(points[start : at + 3], falls, left - start, slope) if 0 <= left < len(points) - 1 else None
-        if middle and _key(middle, slope) < _key(best, slope):
-            best = middle
-    return best
-
-
-def _joined(first: Point, second: Point) -> bool:
-    """Whether steps between two points' are on the curve."""
-    return first.smooth and second.smooth and first.codec == second.codec and second.loss > 0
-
-
-def _falls(points: Sequence[Point]) -> list[float]:
-    """How fast ln(loss) falls with the bits at each point: the harmonic mean of the segments that meet there."""
-    chords = [
-        math.log(a.loss / b.loss) / (b.bits - a.bits) if _joined(a, b) else 0.0 for a, b in itertools.pairwise(points)
-    ]
-    out = []
-    for left, right in itertools.pairwise([0.0, *chords, 0.0]):
-        out.append(2 * left * right / (left + right) if left and right else left or right)
-    return out
-
-
-def _saving(points: Sequence[Point], at: int) -> float:
-    """Loss that a bit saves on the way to the next point."""
-    first, second = points[at], points[at + 1]
-    return (first.loss - second.loss) / (second.bits - first.bits)
-
-
-def _between(points: Sequence[Point], falls: Sequence[float], left: int, slope: float) -> Point | None:
-    """Where the curve between two points has a slope; None if that is not inside.
-
-    ln(loss) is the cubic through both points with both falls (Hermite), so that the slope has no jump at a point.
-    """
-    first, second = points[left], points[left + 1]
-    if not _joined(first, second):
-        return None
-    span = second.bits - first.bits
-    drop = math.log(first.loss / second.loss)
-    a, b = falls[left] * span, falls[left + 1] * span
-    low, high = 0.0, 1.0
-    if not b * second.loss < slope * span < a * first.loss:
-        return None
-    for _ in range(SOLVE):
-        t = (low + high) / 2
-        fallen = t * (a + t * (3 * drop - 2 * a - b + t * (a + b - 2 * drop)))
-        rate = a + t * (2 * (3 * drop - 2 * a - b) + t * 3 * (a + b - 2 * drop))
-        if rate * first.loss * math.exp(-fallen) > slope * span:
-            low = t
-        else:
-            high = t
-    knob = between(first.knob, second.knob, t)
-    return Point(first.bits + t * span, first.loss * math.exp(-fallen), first.codec, knob, smooth=True)
-
-
-def hull(points: Iterable[Point]) -> tuple[Point, ...]:
-    """Keep the points that are best for some slope: the lower convex hull, from the fewest bits on.
-
-    >>> [p.bits for p in hull([Point(0, 9.0), Point(1, 8.0), Point(2, 1.0), Point(3, 2.0)])]
-    [0, 2]
-    """
-    out: list[Point] = []
-    for p in sorted(points, key=lambda p: (p.bits, p.loss)):
-        if out and p.loss >= out[-1].loss:
-            continue
-        while len(out) >= 2 and _above(out[-2], out[-1], p):
-            out.pop()
-        out.append(p)
-    return tuple(out)
-
-
-def _above(a: Point, b: Point, c: Point) -> bool:
-    return (b.loss - a.loss) * (c.bits - a.bits) >= (c.loss - a.loss) * (b.bits - a.bits)
 
 
 def sweep(

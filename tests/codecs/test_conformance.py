@@ -8,7 +8,7 @@ import pytest
 
 from netweight.codecs.base import between, index_of, step_of
 from netweight.codecs.registry import EXACT, by_id, choose, codecs
-from netweight.curve import hull
+from netweight.chain import hull
 from netweight.entropy.layout import Layout
 from netweight.errors import FormatError, UsageError
 from netweight.importance.stat import Stat

@@ -7,6 +7,7 @@ arithmetic only: integers, table look-ups, element-wise IEEE multiplication and 
 Two classes may share an id only if each can read what the other wrote; a changed stream is a new version.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,13 +31,13 @@ def step_of(q: int) -> float:
     >>> step_of(0), step_of(256), step_of(-512)
     (1.0, 1.5, 0.5)
     """
-    return float(np.ldexp(STEPS_PER_OCTAVE + q % STEPS_PER_OCTAVE, q // STEPS_PER_OCTAVE - 9))
+    return math.ldexp(STEPS_PER_OCTAVE + q % STEPS_PER_OCTAVE, q // STEPS_PER_OCTAVE - 9)
 
 
 def index_of(step: float) -> int:
     """The q whose step is the largest one not above `step`."""
-    mantissa, exponent = np.frexp(step)
-    return (int(exponent) - 1) * STEPS_PER_OCTAVE + int(2 * STEPS_PER_OCTAVE * float(mantissa)) - STEPS_PER_OCTAVE
+    mantissa, exponent = math.frexp(step)
+    return (exponent - 1) * STEPS_PER_OCTAVE + int(2 * STEPS_PER_OCTAVE * mantissa) - STEPS_PER_OCTAVE
 
 
 def between(first: int, second: int, share: float) -> int:
@@ -45,8 +46,8 @@ def between(first: int, second: int, share: float) -> int:
     >>> between(0, 512, 0.5) == index_of(2.0**0.5)
     True
     """
-    a, b = np.log2(step_of(first)), np.log2(step_of(second))
-    return index_of(float(2.0 ** (a + share * (b - a))))
+    a, b = math.log2(step_of(first)), math.log2(step_of(second))
+    return index_of(2.0 ** (a + share * (b - a)))
 
 
 @dataclass(frozen=True, slots=True)
