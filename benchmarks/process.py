@@ -64,7 +64,7 @@ def run(command: Sequence[object], environment: Mapping[str, str] | None = None,
 
 
 class _Sampler:
-    """A thread that sums the resident pages of a process and its descendants, and keeps the largest sum."""
+    """A thread that looks at the memory of a process and its descendants, and keeps the largest sum."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._peak, self._over = pid, 0, threading.Event()
@@ -82,13 +82,24 @@ class _Sampler:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Resident bytes of a process and all below it; 0 where /proc does not say."""
-    folder = Path("/proc") / str(pid)
+    """Resident bytes of a process, and what those below it have of their own; 0 where /proc does not say.
+
+    What a child shares with others (a program's text, all that a fork has not written yet) is there only once.
+    """
     try:
-        own = int((folder / "statm").read_text().split()[1]) * _PAGE_BYTES
-        children = [
-            int(child) for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()
-        ]
+        own = int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
+        return own + sum(_private_bytes(child) for child in _children(pid))
     except (OSError, IndexError, ValueError):
         return 0
-    return own + sum(_resident_bytes(child) for child in children)
+
+
+def _private_bytes(pid: int) -> int:
+    """Bytes that only this process holds, and those of its descendants."""
+    lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()
+    kilobytes = sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return 1024 * kilobytes + sum(_private_bytes(child) for child in _children(pid))
+
+
+def _children(pid: int) -> list[int]:
+    tasks = (Path("/proc") / str(pid) / "task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]

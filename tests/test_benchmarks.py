@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,12 @@ class TestProcess:
         twice = f"[subprocess.Popen([sys.executable, '-c', {inner!r}]) for _ in '12']"
         outer = f"import subprocess, sys; [p.wait() for p in {twice}]"
         assert run([sys.executable, "-c", outer]).peak_bytes > 160e6
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+    def test_what_a_fork_shares_counts_once(self):
+        code = "import os, time; b = bytearray(80_000_000); b[::4096] = b'x' * len(b[::4096])\n"
+        code += "if os.fork(): os.wait()\nelse: time.sleep(0.3); os._exit(0)"
+        assert 80e6 < run([sys.executable, "-c", code]).peak_bytes < 150e6
 
     def test_failure_is_raised(self):
         with pytest.raises(subprocess.CalledProcessError):
