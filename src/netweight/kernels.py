@@ -117,7 +117,9 @@ def _c_model(model: Model, segments: Sequence[Segment], count: int | None = None
     """Fill the C structure; no class may lead beyond the thresholds or, where they are counted, the tables."""
     thresholds = np.ascontiguousarray(model.thresholds, np.int32)
     top = max((int(s.classes.max()) for s in segments if s.classes is not None and s.classes.size), default=0)
-    if (model.levels > 1 and top >= len(thresholds)) or (count is not None and (top + 1) * model.levels * model.codebooks > count):
+    if (model.levels > 1 and top >= len(thresholds)) or (
+        count is not None and (top + 1) * model.levels * model.codebooks > count
+    ):
         raise ValueError(f"class {top} has no table among {count} or no thresholds among {len(thresholds)}")
     return ctypes.byref(
         CModel(model.codebooks, model.levels, model.tap0, model.tap1, thresholds.ctypes.data)
