@@ -15,7 +15,6 @@ from pathlib import Path
 __all__ = ["Outcome", "quiet_environment", "run"]
 
 _SAMPLE_S = 0.01
-_PAGE_BYTES = resource.getpagesize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,12 @@ def run(command: Sequence[object], environment: Mapping[str, str] | None = None,
     sampled = sampler.stop() if sampler else 0
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args, stdout)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Outcome(stdout, wall_s, usage.ru_utime + usage.ru_stime, max(sampled, usage.ru_maxrss * unit))
+    return Outcome(stdout, wall_s, usage.ru_utime + usage.ru_stime, sampled or _kernels_own(usage))
+
+
+def _kernels_own(usage: resource.struct_rusage) -> int:
+    """Peak as the kernel tells it at the end; on Linux this is at least what the parent held when it forked."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class _Sampler:
@@ -82,13 +85,14 @@ class _Sampler:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Resident bytes of a process, and what those below it have of their own; 0 where /proc does not say.
+    """Peak resident bytes of a process so far, or what it and those below it hold now; 0 where /proc does not say.
 
     What a child shares with others (a program's text, all that a fork has not written yet) is there only once.
     """
     try:
-        own = int((Path("/proc") / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
-        return own + sum(_private_bytes(child) for child in _children(pid))
+        status = (Path("/proc") / str(pid) / "status").read_text()
+        peak, now = (1024 * int(status.partition(key)[2].split(maxsplit=1)[0]) for key in ("VmHWM:", "VmRSS:"))
+        return max(peak, now + sum(_private_bytes(child) for child in _children(pid)))
     except (OSError, IndexError, ValueError):
         return 0
 

@@ -200,6 +200,12 @@ class TestProcess:
         outer = f"import subprocess, sys; [p.wait() for p in {twice}]"
         assert run([sys.executable, "-c", outer]).peak_bytes > 160e6
 
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the kernel's own count is taken")
+    def test_memory_of_the_parent_does_not_count(self):
+        ballast = bytearray(300_000_000)
+        ballast[::4096] = b"x" * len(ballast[::4096])
+        assert run([sys.executable, "-c", "import time; time.sleep(0.2)"]).peak_bytes < 50e6
+
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
     def test_what_a_fork_shares_counts_once(self):
         code = "import os, time; b = bytearray(80_000_000); b[::4096] = b'x' * len(b[::4096])\n"
