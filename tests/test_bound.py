@@ -167,14 +167,13 @@ class TestFreeLunch:
 
     @pytest.mark.core
     @pytest.mark.parametrize("bits", [0.7, 2.0, 4.0])
-    @pytest.mark.parametrize("codec", [*codecs(), "all"])
+    @pytest.mark.parametrize("codec", [*(name for name in codecs() if name != "relative"), "all"])
     def test_on_gaussian_rows(self, codec, bits):
         random = np.random.default_rng(7)
         w = (2.0 ** random.normal(0, 1, (128, 1)) * random.standard_normal((128, 512))).astype(np.float32)
         curves = nw.sweep({"w": w}, {"w": Stat()}, codecs=None if codec == "all" else [codec])
         plan = nw.allocate(curves, slope=curves["w"].points[0].loss / w.size / 4.0**bits)
-        if {p.codec for p in plan.choices.values()} <= {"exact"}:
-            pytest.skip("the codec does not take this tensor")
+        assert plan.choices["w"].codec != "exact"
         archive = nw.encode({"w": w}, plan, {"w": Stat()})
         found = one(w, archive=archive)
         for model in ("gaussian-rows", "gaussian-kernels"):
