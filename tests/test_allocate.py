@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import netweight as nw
-from netweight.codecs.base import Point
 from netweight.chain import hull
+from netweight.codecs.base import Point
 from netweight.curve import Curve
 from netweight.errors import TargetError, UsageError
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from netweight.chain import hull
 from netweight.codecs.base import between, index_of, step_of
 from netweight.codecs.registry import EXACT, by_id, choose, codecs
-from netweight.chain import hull
 from netweight.entropy.layout import Layout
 from netweight.errors import FormatError, UsageError
 from netweight.importance.stat import Stat
