@@ -1,7 +1,6 @@
 """Damage and malice: whatever is done to a file, the answer is a FormatError, soon, and without much memory."""
 
 import contextlib
-import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -17,11 +16,10 @@ import pytest
 import sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from victims import check, encoded, healed, larger, small, tiny
 
-import netweight as nw
 from netweight.archive import Archive
-from netweight.codecs.base import Point, index_of
-from netweight.errors import FormatError
+from netweight.errors import FormatError, UsageError
 
 pytestmark = pytest.mark.core
 
@@ -35,65 +33,6 @@ ATTACKS = [
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("damage") / "file.nwt"
-
-
-def check(path: Path, data: bytes) -> None:
-    """Open and verify a file of these bytes."""
-    path.write_bytes(data)
-    with Archive.open(path) as archive:
-        archive.check()
-
-
-def encoded(tensors: dict[str, tuple[np.ndarray, str, int]]) -> bytes:
-    """The file of tensors, codecs and knobs."""
-    choices = {name: Point(0.0, 0.0, codec, knob) for name, (_, codec, knob) in tensors.items()}
-    archive = nw.encode({name: array for name, (array, _, _) in tensors.items()}, nw.Plan(choices, 1.0))
-    return b"".join([archive._prefix, *(part for section in archive._sections for part in section)])
-
-
-def tiny() -> bytes:
-    """A file of a kB with a section of each codec."""
-    random = np.random.default_rng(3)
-    return encoded(
-        {
-            "matrix": (random.standard_normal((24, 12)).astype(np.float32), "trellis", index_of(1.0)),
-            "variance": (np.exp(random.normal(0, 1, 9)).astype(np.float32), "relative", 5),
-            "index": (np.arange(40) ** 2, "exact", 0),
-            "empty": (np.zeros((0, 3), np.float32), "exact", 0),
-        }
-    )
-
-
-def small() -> bytes:
-    """A file of two kB: escapes, low bits and half floats as well."""
-    random = np.random.default_rng(3)
-    normal = random.standard_normal((9, 4, 3, 3)).astype(np.float32)
-    return encoded(
-        {
-            "conv": (normal, "trellis", index_of(0.7)),
-            "heavy": (random.standard_t(1.5, 64).astype(np.float32), "uniform", index_of(0.25)),
-            "fine": (normal[:1], "uniform", index_of(1e-4)),
-            "variance": (np.exp(normal[0, 0].ravel()), "relative", 5),
-            "index": (np.arange(40) ** 2, "exact", 0),
-            "half": (normal[1].astype(np.float16), "exact", 0),
-            "few": (np.float32([1, 2, 2, 1] * 9), "exact", 0),
-            "empty": (np.zeros((0, 3), np.float32), "exact", 0),
-        }
-    )
-
-
-def larger() -> bytes:
-    """A file whose sections have levels, several tensors a chunk, and floats stored by symbol and rest."""
-    random = np.random.default_rng(4)
-    spread = np.exp(random.normal(0, 2, (40, 1))).astype(np.float32)
-    return encoded(
-        {
-            "a": (random.standard_normal((40, 50)).astype(np.float32) * spread, "trellis", index_of(1.0)),
-            "b": (random.laplace(0, 1, (6, 33, 3, 3)).astype(np.float32), "trellis", index_of(1.0)),
-            "c": (random.standard_normal((50, 40)).astype(np.float32) * spread[:, 0], "exact", 0),
-            "d": (random.integers(0, 3, 5000), "exact", 0),
-        }
-    )
 
 
 @pytest.mark.parametrize("make", [tiny, small, larger, headers.valid, sections.valid], ids=lambda make: make.__name__)
@@ -166,6 +105,26 @@ def test_checksums_cover_what_bytes_decode_to(place):
         check(place, forge.put_together(header, [forge.Part(other.rest, part.chunks)]))
 
 
+# ---- plans that ask for what cannot be
+
+
+@pytest.mark.parametrize("codec", ["trellis", "uniform", "relative"])
+@pytest.mark.parametrize(
+    ("array", "text"),
+    [
+        (np.zeros((0, 3), np.float32), "which is empty"),
+        (np.float32([1, np.nan]), "which holds NaN or infinity"),
+        (np.float32([np.inf, -np.inf]), "which holds NaN or infinity"),
+        (np.float64([1e300, 1]), "which holds NaN or infinity"),
+        (np.arange(3), "The dtype I64 has no float32 arithmetic"),
+    ],
+    ids=["empty", "NaN", "infinity", "too large", "integers"],
+)
+def test_lossy_codecs_refuse(codec, array, text):
+    with pytest.raises(UsageError, match=text):
+        encoded({"w": (array, codec, 1)})
+
+
 # ---- attacks
 
 
@@ -221,51 +180,27 @@ def test_attacks_in_little_memory(tmp_path):
 # ---- random damage behind checksums that are right
 
 
-CHECKSUM = re.compile(r"The checksum of a chunk of .* is ([0-9a-f]{8}), ([0-9a-f]{8}) is expected")
-
-
-def healed(path: Path, data: bytes) -> bytes:
-    """A file whose chunks have the checksums of what they decode to, as far as they decode."""
-    for _ in range(20):
-        try:
-            check(path, data)
-        except FormatError as error:
-            found = CHECKSUM.search(error.fact)
-            if not found:
-                return data
-            right, wrong = (int(text, 16) for text in found.groups())
-            header, parts = forge.take_apart(data)
-            data = forge.put_together(header, [with_checksum(part, wrong, right) for part in parts])
-        else:
-            return data
-    return data
-
-
-def with_checksum(part: forge.Part, old: int, new: int) -> forge.Part:
-    return forge.Part(part.rest, tuple((chunk, new if crc == old else crc) for chunk, crc in part.chunks))
-
-
 @pytest.fixture(scope="module")
-def victims() -> list[bytes]:
+def files_to_break() -> list[bytes]:
     return [small(), larger(), headers.valid()]
 
 
 @settings(max_examples=300)
 @given(random=st.randoms(use_true_random=True), which=st.integers(0, 2))
-def test_random_damage(random, which, victims, place):
+def test_random_damage(random, which, files_to_break, place):
     """Either the damage is found, or the file is another valid one; there is no third."""
-    data = forge.mutate(random, victims[which])
+    data = forge.mutate(random, files_to_break[which])
     with contextlib.suppress(FormatError):
         check(place, healed(place, data))
 
 
-def test_random_damage_gets_far(victims, place):
+def test_random_damage_gets_far(files_to_break, place):
     """Mutations reach all parts of a file, and both decoders agree on the files that stay valid."""
     random = Random(2)
     seen = set()
     for turn in range(300):
         try:
-            check(place, healed(place, forge.mutate(random, victims[turn % 3])))
+            check(place, healed(place, forge.mutate(random, files_to_break[turn % 3])))
         except FormatError as error:
             seen.add(error.fact.split()[1])
         else:
@@ -279,12 +214,12 @@ def test_random_damage_gets_far(victims, place):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts pages as Linux does")
-def test_random_damage_in_little_memory(victims, tmp_path, place):
+def test_random_damage_in_little_memory(files_to_break, tmp_path, place):
     random = Random(1)
     files = [tmp_path / "valid.nwt"]
     files[0].write_bytes(tiny())
     for turn in range(200):
-        data = healed(place, forge.mutate(random, victims[turn % 3]))
+        data = healed(place, forge.mutate(random, files_to_break[turn % 3]))
         try:
             check(place, data)
         except FormatError:

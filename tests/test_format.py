@@ -2,7 +2,6 @@
 
 import re
 import struct
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +11,7 @@ import numpy as np
 import pytest
 
 from netweight import __version__, dtypes, kernels
-from netweight.archive import Archive, Header, header, opened
-from netweight.archive.encoding import encode_job
-from netweight.archive.grouping import Job
-from netweight.checkpoint import open_checkpoint
+from netweight.archive import Archive, header, opened
 from netweight.codecs.registry import EXACT, EXACT_VERSION, codecs
 from netweight.dtypes import bits_per_element, is_float
 from netweight.entropy import planes_levels, planes_slots, planes_words, stream
@@ -28,7 +24,6 @@ from netweight.entropy.stream import plan_chunks
 from netweight.entropy.tables import EIGHTHS
 from netweight.entropy.trellis import TAPS
 from netweight.errors import FormatError
-from netweight.importance.stat import Stat
 from netweight.kernels import LANES, Model, Segment, Tables
 
 pytestmark = pytest.mark.core
@@ -255,57 +250,6 @@ def test_scan():
     assert Layout.of(tensor.shape).scan(tensor).tolist() == tensor.reshape(2, 32, 6).transpose(0, 2, 1).ravel().tolist()
     lanes = re.search(r"in scan order, (\d+) lanes", chapter("6. Sections of weights"))[1]
     assert int(lanes) == LANES
-
-
-# ---- the example
-
-
-def example() -> bytes:
-    """The file of the example, made again."""
-    source = open_checkpoint({"w": np.array([7, 8, 9], np.uint8)})
-    blocks = encode_job(source, Job("exact", "U8", ("w",), (0,), (Stat(),)))
-    made = Archive.build(Header("by hand", tuple(source.infos.values()), source.names, {}, (0,), (), ()), blocks)
-    return b"".join([made._prefix, *(part for section in made._sections for part in section)])
-
-
-def shown() -> bytes:
-    """The bytes of the document's dump."""
-    line = re.compile(r"^ {4}([0-9a-f]{2}) {2}([0-9a-f ]+?)(?: {2}.*)?$", re.MULTILINE)
-    out = b""
-    for offset, content in line.findall(chapter("12. Example")):
-        assert int(offset, 16) == len(out)
-        out += bytes.fromhex(content)
-    return out
-
-
-def test_example_is_a_valid_file(tmp_path):
-    path = tmp_path / "example.nwt"
-    path.write_bytes(shown())
-    with Archive.open(path) as archive:
-        archive.check()
-        assert {name: archive[name].tolist() for name in archive} == {"w": [7, 8, 9]}
-    assert {name: array.tolist() for name, array in reference.decode(path).items()} == {"w": [7, 8, 9]}
-
-
-def test_example_is_what_the_package_writes():
-    """Up to zlib, which may pack the same text into other bytes."""
-    a, b = shown(), example()
-    n, m = (struct.unpack_from("<I", data, 12)[0] for data in (a, b))
-    assert (a[:12], a[20 + n :]) == (b[:12], b[20 + m :])
-    text = zlib.decompress(a[20 : 20 + n])
-    assert text == zlib.decompress(b[20 : 20 + m])
-    printed = re.search(r"^    (\{.*?\}\})$", chapter("12. Example"), re.MULTILINE | re.DOTALL)
-    assert printed is not None
-    assert printed[1].replace("\n    ", "").encode() == text
-
-
-def test_smallest_file(tmp_path):
-    path = tmp_path / "nothing.nwt"
-    Archive.build(Header("", (), (), {}, (), (), ()), []).save(path)
-    with Archive.open(path) as archive:
-        archive.check()
-        assert len(archive) == 0
-    assert reference.decode(path) == {}
 
 
 def test_package_version_in_the_table():

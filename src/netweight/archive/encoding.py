@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netweight.archive.checksums import checksum_of_bytes, checksum_of_integers
 from netweight.archive.grouping import Job
@@ -55,7 +56,7 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
     """Code the tensors of a section, one block for each stream of the codec.
 
     Raises:
-        UsageError: no installed codec has the job's id.
+        UsageError: no installed codec has the job's id, or it cannot take a tensor.
     """
     if job.codec == EXACT:
         return [_encode_exact(checkpoint, job)]
@@ -64,8 +65,7 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
         raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
     parts = []
     for name, knob, stat in zip(job.names, job.knobs, job.stats, strict=True):
-        info = checkpoint.infos[name]
-        parts.append(codec.encode(to_float32(checkpoint.read(name), info.dtype).reshape(info.shape), stat, knob))
+        parts.append(codec.encode(_weights(checkpoint, name, codec), stat, knob))
     blocks = []
     for place, stream in enumerate(codec.streams):
         streams = [p.streams[stream] for p in parts]
@@ -77,6 +77,18 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
         prelude = _prelude(chunks, sums, reals + head)
         blocks.append(Block(codec.id, codec.version, stream, job.names, params, prelude, tuple(chunks)))
     return blocks
+
+
+def _weights(checkpoint: Checkpoint, name: str, codec: Codec) -> NDArray[np.float32]:
+    """Read a tensor as float32; an edited plan may ask for what no lossy codec can do."""
+    info = checkpoint.infos[name]
+    w = to_float32(checkpoint.read(name), info.dtype).reshape(info.shape)
+    with np.errstate(invalid="ignore"):
+        whole = bool(np.isfinite(np.sum(w, dtype=np.float64)))
+    if not (w.size and whole):
+        what = "holds NaN or infinity" if w.size else "is empty"
+        raise UsageError(f"The codec {codec.id!r} cannot take {name!r}, which {what}.", "Plan it with 'exact'.")
+    return w
 
 
 def _encode_exact(checkpoint: Checkpoint, job: Job) -> Block:
