@@ -15,6 +15,7 @@ from netweight.kernels import LANES, Float32, Int16, Int32
 SAMPLE = 1 << 15
 SPREAD = 256  # rows, if there are as many
 POOLED = 1 << 17  # tensors of at most so many weights share a chunk with others
+ALIVE = 0.02  # share of weights that are not zero from which on a curve is smooth
 TABLE_NUMBER_BITS = 2.2
 CHUNK_BITS = 8 * 110.0  # lane states, checksum and length
 ENTRY_BITS = 8 * 14.0  # a tensor's share of the header: name, shape, scale
@@ -38,11 +39,10 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
     x, part, of_part = _sample(w, layout, whole)
     largest = float(np.max(np.abs(w)))
     grown = layout.size / x.size
-    # A step of four times the largest weight leaves nothing: where every curve begins.
+    # A step of four times the largest weight leaves nothing: where every curve begins. From some step on the search
+    # leaves nothing all at once, so nothing is interpolated around there.
     nothing = index_of(4 * largest)
-    points = [
-        Point(overhead_bits(layout, Scales(0.0, None, None), 0, 0.0), stat.loss(w, w), codec, nothing, smooth=True)
-    ]
+    points = [Point(overhead_bits(layout, Scales(0.0, None, None), 0, 0.0), stat.loss(w, w), codec, nothing)]
     model = model_of(grid.bits, part.plane > 0)
     for c in classes:
         q = index_of(2.0 ** (whole.log2 - (c - UNIT_CLASS) / 4))
@@ -53,7 +53,8 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
         entropy, numbers = code_bits(found.counts, model)
         error = x - found.fine * refit(x, found.fine)
         bits = entropy * grown + overhead_bits(layout, whole, numbers, entropy * grown)
-        points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=True))
+        alive = np.count_nonzero(found.fine) > ALIVE * x.size
+        points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=alive))
     return points
 
 

@@ -14,12 +14,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.codecs.base import Codec, Parts, Point, step_of
+from netweight.codecs.base import Codec, Parts, Point, checked_step
 from netweight.codecs.lattice import Grid, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, probe, stream_of
 from netweight.codecs.scales import scales
 from netweight.entropy.layout import Layout
-from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
@@ -46,23 +45,17 @@ class Trellis(Codec):
         """
         if w.size < SHORTEST or stat.relative:
             return []
-        return probe(self.id, w, stat, self.grid, (2, 4, 6, 8, 10, 13, 16, 19, 22, 25, 28))
+        return probe(self.id, w, stat, self.grid, (0, 1, 2, 4, 6, 8, 10, 13, 16, 19, 22, 25, 28))
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Search the paths of all lanes at the step of `knob`.
 
         Raises:
-            UsageError: the step is so fine that indices leave 16 bits.
+            UsageError: the step is so fine that indices leave 16 bits, or far too coarse.
         """
         del stat
         layout = Layout.of(w.shape)
-        step = step_of(knob)
-        largest = float(np.max(np.abs(w), initial=0.0))
-        if largest > 2 * LARGEST * step:
-            raise UsageError(
-                f"The trellis step {step:.3g} of knob {knob} is too fine for a largest weight of {largest:.3g}.",
-                "Take a larger knob, or the codec uniform.",
-            )
+        step = checked_step(self.id, knob, float(np.max(np.abs(w), initial=0.0)), 2 * LARGEST)
         whole = scales(w, layout)
         levels = whole.levels(step)
         run = run_of(layout, levels)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels
-from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, step_of
+from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, checked_step, step_of
 from netweight.codecs.lattice import Grid, code_bits, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, SAMPLE, probe, stream_of
 from netweight.codecs.scales import scales
@@ -30,6 +30,7 @@ KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 
 # tables hold the larger rows too (3 % at 6.5 bits a weight where rows differ by octaves).
 WIDEST = UNIT_CLASS + 14
 LARGEST_SHIFT = 22
+LARGEST_INTEGER = 2.0**22 - 1
 OCTAVES = 11  # continued beyond the classes that are searched
 _MODEL = model_of(0, neighbours=False)
 
@@ -50,20 +51,25 @@ class Uniform(Codec):
         """
         if stat.relative:
             return []
-        points = list(probe(self.id, w, stat, self.grid, (3, 5, 7, 9, 11, 14, 17, 20)))
+        points = list(probe(self.id, w, stat, self.grid, (0, 1, 3, 5, 7, 9, 11, 14, 17, 20)))
         return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
-        """Round at the step of `knob`."""
+        """Round at the step of `knob`.
+
+        Raises:
+            UsageError: the step is so fine that integers leave 22 bits, or far too coarse.
+        """
         del stat
         layout = Layout.of(w.shape)
-        step = step_of(knob)
+        largest = float(np.max(np.abs(w), initial=0.0))
+        step = checked_step(self.id, knob, largest, LARGEST_INTEGER)
         whole = scales(w, layout)
         levels = whole.levels(step)
         x = layout.scan(w)
         shift = 0
         k: Int16 | Int32
-        if levels.base > WIDEST or float(np.max(np.abs(x), initial=0.0)) > 2 * LARGEST * step:
+        if levels.base > WIDEST or largest > 2 * LARGEST * step:
             k = rounded = np.rint(x / np.float32(step)).astype(np.int32)
             shift, _ = _low_bits(rounded, lambda s: whole.levels(step * 2.0**s).classes(layout, 0, w.size))
             run = SHORTEST_RUN
@@ -122,7 +128,7 @@ def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
     out: list[Point] = []
     while last.loss > 0 and len(out) < OCTAVES:
         knob = last.knob - STEPS_PER_OCTAVE
-        if largest / step_of(knob) > LARGEST * 256:
+        if largest / step_of(knob) > LARGEST_INTEGER:
             break
         k, bits = rounded(knob)
         loss = stat.loss(sample, sample - k * refit(sample, k)) * w.size / sample.size
