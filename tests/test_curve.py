@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import netweight as nw
 from netweight.chain import hull
-from netweight.codecs.base import Point, step_of
-from netweight.curve import Curve, takes
+from netweight.codecs.base import Point, step_of, takes
+from netweight.curve import Curve
 from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 

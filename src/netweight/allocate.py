@@ -156,16 +156,21 @@ def allocate(
         )
     weights = sum(curve.size for curve in curves.values())
     if slope is not None:
-        return _at(curves, _positive("slope", slope) if slope else 0.0, f"slope {slope:g}")
+        return _at(curves, positive("slope", slope) if slope else 0.0, f"slope {slope:g}")
     if loss is not None:
-        return within_loss(curves, _positive("loss", loss), f"loss {loss:g}")
+        return within_loss(curves, positive("loss", loss), f"loss {loss:g}")
     if bits is not None:
-        return within_bits(curves, _positive("bits", bits) * weights, f"{bits:g} bits/weight")
+        return within_bits(curves, positive("bits", bits) * weights, f"{bits:g} bits/weight")
     budget_bytes = parse_size(size if size is not None else 0)
     return within_bits(curves, 8.0 * budget_bytes, format_bytes(budget_bytes))
 
 
-def _positive(name: str, value: object) -> float:
+def positive(name: str, value: object) -> float:
+    """Check that a target is a positive number.
+
+    Raises:
+        UsageError: it is not.
+    """
     if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise UsageError(f"The target {name} is {value!r}.", "Make it a positive number.")
     return float(value)
@@ -245,7 +250,7 @@ def _edge(
 
 def _at(curves: Mapping[str, Curve], slope: float, target: str) -> Plan:
     choices = {name: curve.choose(slope) for name, curve in curves.items()}
-    return Plan(choices, slope, target, {name: curve.size for name, curve in curves.items()})
+    return Plan(choices, float(slope), target, {name: curve.size for name, curve in curves.items()})
 
 
 def too_small(

@@ -8,17 +8,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from netweight.chain import Chain, hull
 from netweight.checkpoint import Checkpoint, open_checkpoint
-from netweight.codecs.base import Point
+from netweight.codecs.base import Point, takes
 from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
 from netweight.importance.prior import prior
 from netweight.importance.stat import Stat
-from netweight.kernels import Float32
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
@@ -140,9 +137,3 @@ def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[s
         points += Exact().sweep(raw, info.dtype)
     chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]
     return Curve(name, info.size, tuple(itertools.chain.from_iterable(chains)))
-
-
-def takes(w: Float32) -> bool:
-    """Whether lossy codecs take a tensor: finite, not all of it zero or subnormal, and its squares do not overflow."""
-    largest = float(np.max(np.abs(w), initial=0.0))
-    return bool(1e-30 < largest < 1e18)

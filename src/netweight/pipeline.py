@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from netweight import __version__
-from netweight.allocate import HEADER_BITS, Plan, allocate, steepest, too_small, within_bits
+from netweight.allocate import HEADER_BITS, Plan, allocate, positive, steepest, too_small, within_bits
 from netweight.archive import Archive, Group, Header
 from netweight.archive.encoding import Block, encode_job
 from netweight.archive.grouping import Job, group
@@ -84,7 +84,7 @@ def compress(
             )
         else:
             weights = sum(curve.size for curve in curves.values())
-            budget_bytes = parse_size(size) if size is not None else int(float(bits or 0) * weights // 8)
+            budget_bytes = parse_size(size) if size is not None else int(positive("bits", bits) * weights // 8)
             target = format_bytes(budget_bytes) if size is not None else f"{bits:g} bits/weight"
             archive = _fit(checkpoint, curves, budget_bytes, target, stats, executor, progress)
     if out is not None:

@@ -16,8 +16,8 @@ from netweight.bound.account import Account, Spent, account
 from netweight.bound.fit import Fit, fit
 from netweight.bound.models import MODELS, Components, least_loss, rate_nats
 from netweight.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from netweight.codecs.base import takes
 from netweight.codecs.registry import EXACT
-from netweight.curve import takes
 from netweight.dtypes import is_float, to_float32
 from netweight.errors import UsageError
 from netweight.importance.prior import prior

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.entropy.stream import IntStream
+from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
 STEPS_PER_OCTAVE = 512
+COARSEST = -40.0  # log2 of the largest weight in steps
 
 
 def step_of(q: int) -> float:
@@ -48,6 +50,34 @@ def between(first: int, second: int, share: float) -> int:
     """
     a, b = math.log2(step_of(first)), math.log2(step_of(second))
     return index_of(2.0 ** (a + share * (b - a)))
+
+
+def checked_step(codec: str, knob: int, largest: float, most: float) -> float:
+    """Give the step of a knob that may have been edited.
+
+    Args:
+        codec: id, for messages.
+        knob: q.
+        largest: magnitude of the tensor.
+        most: the largest magnitude in steps that the codec's integers hold.
+
+    Raises:
+        UsageError: integers would leave their range, or the step is so coarse that it leaves that of floats.
+    """
+    octaves = math.log2(largest) - (knob / STEPS_PER_OCTAVE) if largest else 0.0
+    if octaves > math.log2(most) or octaves < COARSEST:
+        which, way = ("fine", "larger") if octaves > 0 else ("coarse", "smaller")
+        raise UsageError(
+            f"The {codec} step of knob {knob} is too {which} for a largest weight of {largest:.3g}.",
+            f"Take a {way} knob.",
+        )
+    return step_of(knob)
+
+
+def takes(w: Float32) -> bool:
+    """Whether lossy codecs take a tensor: finite, not all of it zero or subnormal, and its squares do not overflow."""
+    largest = float(np.max(np.abs(w), initial=0.0))
+    return bool(1e-30 < largest < 1e18)
 
 
 @dataclass(frozen=True, slots=True)

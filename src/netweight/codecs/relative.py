@@ -16,6 +16,7 @@ from netweight.codecs.base import Codec, Parts, Point
 from netweight.codecs.probe import ENTRY_BITS
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
 from netweight.entropy.stream import IntStream
+from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32, Int32
 
@@ -47,8 +48,18 @@ class Relative(Codec):
         return points
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
-        """Round the bit patterns to `knob` bits of mantissa."""
+        """Round the bit patterns to `knob` bits of mantissa.
+
+        Raises:
+            UsageError: there is no such number of bits, or not all weights are positive normal numbers.
+        """
         del stat
+        if not 1 <= knob < MANTISSA_BITS:
+            raise UsageError(f"The codec relative cannot keep {knob} bits of mantissa.", "Take a knob of 1 .. 22.")
+        if float(w.min()) < np.finfo(np.float32).tiny:
+            raise UsageError(
+                f"The codec relative takes positive numbers only, not {float(w.min()):.3g}.", "Take another codec."
+            )
         k, centre = _integers(w, knob)
         spread = max(0.1, float(np.sqrt(np.mean(np.square(k, dtype=np.float64)))))
         base = UNIT_CLASS + round(4 * float(np.log2(spread)))
