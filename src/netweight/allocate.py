@@ -14,6 +14,7 @@ SCHEMA = "netweight.plan/1"
 HEADER_BITS = 8 * 400.0  # what every file has besides its tensors
 PARTWAY = 16  # tensors at most that go part of the way to their next point, to fill a size
 ROUNDS = 60  # plans at most on the way to a target
+JUMP_BITS = 64.0  # a tensor's bits that change by less between two near slopes are smooth
 CLOSE = 1e-5  # share of a target that may be missed, and
 NARROW = 1e-7  # log2 of the slope, below which nothing but a jump can change
 
@@ -201,6 +202,11 @@ def _fill(curves: Mapping[str, Curve], plan: Plan, beyond: Plan, budget_bits: fl
             tries -= 1
             choices[name] = curves[name].within(choices[name].bits + room)
         room -= choices[name].bits - plan.choices[name].bits
+    smooth = {name: curve for name, curve in curves.items() if jumps[name] < JUMP_BITS}
+    if room > CLOSE * budget_bits and 0 < len(smooth) < len(curves):  # what jumps stays, the others go on
+        share = HEADER_BITS + sum(choices[name].bits for name in smooth) + room
+        ends = _edge(smooth, lambda plan: plan.bits / share - 1, math.log2(plan.slope), FLATTEST, plan.target)
+        choices |= _fill(smooth, *ends, share).choices
     return replace(plan, choices=choices)
 
 

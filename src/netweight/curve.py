@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ from netweight.importance.stat import Stat
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
+
+LEAST = 2.0**-60  # of the loss of nothing at all: what a lossy codec loses at least
 
 Progress = Callable[[str, int, int], None]
 Source = object
@@ -122,6 +124,12 @@ def run(executor: Executor | None, task: Callable[[_Item], _Result], items: Sequ
     yield from map(task, items) if executor is None else executor.map(task, items)
 
 
+def _lossy(points: Sequence[Point], rounding: float) -> list[Point]:
+    """Count the rounding to float32, and never nothing: a sample without loss is no promise, as `exact` is."""
+    least = LEAST * max((point.loss for point in points), default=0.0)
+    return [replace(point, loss=max(point.loss + rounding, least)) for point in points]
+
+
 def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[str, Stat]) -> Curve:
     name, stat = item
     info = checkpoint.infos[name]
@@ -133,6 +141,7 @@ def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[s
         if takes(w):
             for codec in lossy:
                 points += codec.sweep(w, stat)
+            points = _lossy(points, 0.0 if info.dtype != "F64" else stat.loss(w, raw.reshape(info.shape) - w))
     if exact or not points:
         points += Exact().sweep(raw, info.dtype)
     chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]

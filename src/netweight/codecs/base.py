@@ -22,7 +22,8 @@ from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
 STEPS_PER_OCTAVE = 512
-COARSEST = -40.0  # log2 of the largest weight in steps
+COARSEST = 2.0**-40  # the largest weight in steps
+KNOBS = 500 * STEPS_PER_OCTAVE  # steps of 2^-500 .. 2^500
 
 
 def step_of(q: int) -> float:
@@ -64,9 +65,9 @@ def checked_step(codec: str, knob: int, largest: float, most: float) -> float:
     Raises:
         UsageError: integers would leave their range, or the step is so coarse that it leaves that of floats.
     """
-    octaves = math.log2(largest) - (knob / STEPS_PER_OCTAVE) if largest else 0.0
-    if octaves > math.log2(most) or octaves < COARSEST:
-        which, way = ("fine", "larger") if octaves > 0 else ("coarse", "smaller")
+    ratio = largest / step_of(max(-KNOBS, min(KNOBS, knob)))
+    if ratio > most or (largest and ratio < COARSEST):
+        which, way = ("fine", "larger") if ratio > most else ("coarse", "smaller")
         raise UsageError(
             f"The {codec} step of knob {knob} is too {which} for a largest weight of {largest:.3g}.",
             f"Take a {way} knob.",

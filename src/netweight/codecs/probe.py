@@ -53,7 +53,7 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
         entropy, numbers = code_bits(found.counts, model)
         error = x - found.fine * refit(x, found.fine)
         bits = entropy * grown + overhead_bits(layout, whole, numbers, entropy * grown)
-        alive = np.count_nonzero(found.fine) > ALIVE * x.size
+        alive = bool(np.count_nonzero(found.fine) > ALIVE * x.size)
         points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=alive))
     return points
 

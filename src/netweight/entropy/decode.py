@@ -25,6 +25,8 @@ from netweight.entropy.tables import CENTRE, Shape, read
 from netweight.entropy.trellis import TAPS
 from netweight.kernels import LANES, Float32, Int16, Int32, Model, Tables
 
+LARGEST_BITS = 31  # of the magnitude of an integer with its low bits
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -145,6 +147,8 @@ def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) 
     out = [_escapes(coded, reader, head) for coded in np.split(fine, ends)]
     for j, p in enumerate(pieces):
         if shift := head.shifts[p.tensor]:
+            if out[j].places.size and int(np.abs(out[j].escaped).max()) >> (LARGEST_BITS - shift):
+                raise damaged(f"an escaped value and {shift} low bits need more than {LARGEST_BITS} bits")
             packed = np.frombuffer(reader.take((p.size * shift + 7) // 8), np.uint8)
             spread = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
             low = (spread.astype(np.int32) << np.arange(shift, dtype=np.int32)).sum(axis=1, dtype=np.int32)
