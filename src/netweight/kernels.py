@@ -149,8 +149,9 @@ def decode(
         out, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
     else:
         out = np.empty(total, np.int16)
-        data = np.zeros(len(chunk) + READ_AHEAD_BYTES, np.uint8)
+        data = np.empty(len(chunk) + READ_AHEAD_BYTES, np.uint8)
         data[: len(chunk)] = np.frombuffer(chunk, np.uint8)
+        data[len(chunk) :] = 0
         items, keep = _c_segments(segments, out)
         c_model, thresholds = _c_model(model, segments, len(tables.freq))
         used = call("nw_decode", data, len(chunk), lanes, tables.entries, c_model, items, len(segments))

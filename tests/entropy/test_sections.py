@@ -220,7 +220,7 @@ def test_a_million_symbols_cost_half_a_percent_more_than_their_model(scale):
     there is pay for themselves.
     """
     s = rows_of_scales(scale, (1024, 1100))
-    s = replace(s, run=run_of(s.layout, s.levels))
+    s = replace(s, run=run_of(s.levels))
     head, chunks = encode_section([s], 0)
     bits = 8 * (len(head) + sum(map(len, chunks)) + 7 * len(chunks))
     model_bits, _ = own_model_bits(s, decode_head(head, [s.layout]))

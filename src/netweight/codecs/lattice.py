@@ -86,10 +86,9 @@ def price(counts: NDArray[np.float64], kappa: float) -> Int32:
     return rate
 
 
-def run_of(layout: Layout, levels: Levels) -> int:
+def run_of(levels: Levels) -> int:
     """Log2 of a chunk's symbols: the smallest of 2^18 .. 2^20 that is likely to fill 50 kB."""
-    sample = levels.classes(layout, 0, min(layout.size, 1 << 14))
-    bits = float(np.maximum(0.1, (sample.astype(np.float64) - UNIT_CLASS) / 4 + 1).mean()) if sample.size else 1.0
+    bits = (levels.base - UNIT_CLASS) / 4 + 1
     return 18 if bits >= 1.6 else 19 if bits >= 0.8 else 20
 
 

@@ -58,7 +58,7 @@ class Trellis(Codec):
         step = checked_step(self.id, knob, float(np.max(np.abs(w), initial=0.0)), 2 * LARGEST)
         whole = scales(w, layout)
         levels = whole.levels(step)
-        run = run_of(layout, levels)
+        run = run_of(levels)
         x = layout.scan(w)
         found = quantise(x, layout, levels, step, self.grid, run)
         alpha = refit(x, found.fine)

@@ -74,7 +74,7 @@ class Uniform(Codec):
             shift, _ = _low_bits(rounded, lambda s: whole.levels(step * 2.0**s).classes(layout, 0, w.size))
             run = SHORTEST_RUN
         else:
-            run = run_of(layout, levels)
+            run = run_of(levels)
             k = quantise(x, layout, levels, step, self.grid, run).k
         stream = stream_of(k, layout, whole, step, run, shift)
         return Parts({"k": stream}, {"scale": np.array([refit(x, k)], np.float32)})
