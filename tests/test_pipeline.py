@@ -188,6 +188,18 @@ def test_slope_zero_is_lossless(make_network):
         assert archive[name].tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("targets", [{"slope": 0.0}, {"size": "1 GB"}])
+def test_lossless_is_lossless_where_a_lossy_codec_seems_to_be(targets):
+    """Doubles that float32 rounds; and a few odd weights where a sample sees whole numbers only."""
+    whole = np.random.default_rng(0).integers(-3, 4, (600, 500))
+    odd = whole.astype(np.float32)
+    odd[123, 77] = 0.1234567
+    network = {"doubles": whole * 1e-6, "odd": odd}
+    archive = nw.compress(network, **targets)
+    for name, array in network.items():
+        assert archive[name].tobytes() == array.tobytes()
+
+
 def test_pruned_weights_and_dead_filters(make_network):
     """Half of the rows are zero, or all but zero: they cost next to nothing."""
     random = np.random.default_rng(0)
