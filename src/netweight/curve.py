@@ -19,7 +19,6 @@ from netweight.importance.stat import Stat
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
-
 LEAST = 2.0**-60  # of the loss of nothing at all: what a lossy codec loses at least
 
 Progress = Callable[[str, int, int], None]
@@ -97,6 +96,7 @@ def sweep(
         UsageError: a codec is unknown, or the source cannot be opened.
         FormatError: the source is damaged.
 
+    >>> import numpy as np
     >>> curves = sweep({"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)})
     >>> 2.0 < curves["w"].choose(1e-2).bits / 4096 < 5.0
     True

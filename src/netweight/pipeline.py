@@ -176,6 +176,12 @@ def encode(
 
     Raises:
         UsageError: the plan does not fit the source.
+
+    >>> import numpy as np
+    >>> source = {"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)}
+    >>> archive = encode(source, allocate(sweep(source), loss=50.0))
+    >>> 45 < 0.5 * np.sum((archive["w"] - source["w"]) ** 2) < 55
+    True
     """
     checkpoint = open_checkpoint(source)
     stats = prior(checkpoint) if importance is None else importance
@@ -225,6 +231,12 @@ def load(path: str | os.PathLike[str], *, framework: str = "torch") -> dict[str,
     Raises:
         UsageError: there is no such file, or torch is asked for and not installed.
         FormatError: the file is damaged.
+
+    >>> import tempfile, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = compress({"steps": np.arange(5)}, f"{folder}/model.nwt", slope=1.0)
+    ...     load(f"{folder}/model.nwt", framework="numpy")
+    {'steps': array([0, 1, 2, 3, 4])}
     """
     with Archive.open(path) as archive:
         if framework == "numpy":

@@ -47,6 +47,11 @@ class Archive(Mapping[str, Storage]):
         plan: slope, target and predictions.
         nbytes: bytes of the file.
         header_bytes: of them, what precedes the sections.
+
+    >>> from netweight.pipeline import compress
+    >>> archive = compress({"steps": np.arange(5), "w": np.ones((3, 4), np.float16)}, slope=0.0)
+    >>> list(archive), archive["steps"].tolist(), archive.infos["w"].shape
+    (['steps', 'w'], [0, 1, 2, 3, 4], (3, 4))
     """
 
     def __init__(
