@@ -5,6 +5,7 @@ import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self, final
@@ -92,10 +93,7 @@ class Archive(Mapping[str, Storage]):
             )
             for member, numbers in zip(members, block.params, strict=True):
                 params[member] = numbers
-        full = Header(
-            header.by, header.tensors, header.names, header.ties, header.knobs, tuple(params), tuple(sections),
-            header.metadata, header.layout, header.source, header.plan,
-        )  # fmt: skip
+        full = replace(header, params=tuple(params), sections=tuple(sections))
         return cls(full, pack(full), [(block.prelude, *block.chunks) for block in blocks], "the new archive")
 
     @classmethod
