@@ -53,7 +53,7 @@ static int has_avx2(void) {
 #endif
 }
 
-API int64_t nw_abi(void) { return 2; }
+API int64_t nw_abi(void) { return 3; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -663,4 +663,29 @@ API void nw_scan(const int16_t *r, int64_t n, int64_t low, int64_t high, uint32_
     }
 #endif
     scan(r, n, (int32_t)low, (int32_t)high, out);
+}
+
+/* Where r_i is at most low or at least high, in order; `places` has room for all. Blocks of 64 without any are skipped whole. */
+static inline __attribute__((always_inline)) int64_t find(const int16_t *r, int64_t n, int32_t low, int32_t high, int64_t *places) {
+    int64_t count = 0, i = 0;
+    const int16_t below = (int16_t)low, above = (int16_t)high;
+    for (; i + 64 <= n; i += 64) {
+        int16_t any = 0;
+        for (int j = 0; j < 64; j++) any |= (int16_t)(-(r[i + j] <= below) | -(r[i + j] >= above));
+        if (!any) continue;
+        for (int j = 0; j < 64; j++) if (r[i + j] <= below || r[i + j] >= above) places[count++] = i + j;
+    }
+    for (; i < n; i++) if (r[i] <= below || r[i] >= above) places[count++] = i;
+    return count;
+}
+
+#ifdef X86
+AVX2 static int64_t find_avx2(const int16_t *r, int64_t n, int32_t low, int32_t high, int64_t *places) { return find(r, n, low, high, places); }
+#endif
+
+API int64_t nw_find(const int16_t *r, int64_t n, int64_t low, int64_t high, int64_t *places) {
+#ifdef X86
+    if (has_avx2()) return find_avx2(r, n, (int32_t)low, (int32_t)high, places);
+#endif
+    return find(r, n, (int32_t)low, (int32_t)high, places);
 }

@@ -283,3 +283,12 @@ def scan(values: Int16, low: int, high: int) -> tuple[int, int, int]:
     out = np.empty(3, np.uint32)
     call("nw_scan", np.ascontiguousarray(values, np.int16), values.size, low, high, out)
     return int(out[0]), int(out[1]), int(out[2])
+
+
+def find(values: Int16, low: int, high: int, count: int) -> NDArray[np.int64]:
+    """Give where values are at most `low` or at least `high`: the `count` places that `scan` counted, in order."""
+    if LIBRARY is None:
+        return np.flatnonzero((values <= low) | (values >= high))
+    out = np.empty(count, np.int64)
+    call("nw_find", np.ascontiguousarray(values, np.int16), values.size, low, high, out)
+    return out

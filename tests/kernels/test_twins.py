@@ -149,6 +149,11 @@ def test_scan(seed: int, size: int, low: int, high: int) -> None:
     weighted = sum(i * v for i, v in enumerate(values.tolist(), 1)) % 2**32
     beyond = sum(v <= low or v >= high for v in values.tolist())
     assert kernels.scan(values, low, high) == kernels_numpy.scan(values, low, high) == (plain, weighted, beyond)
+    expected = [i for i, v in enumerate(values.tolist()) if v <= low or v >= high]
+    assert kernels.find(values, low, high, beyond).tolist() == expected
+    rare = np.where(np.arange(size) % 777 == 5, values, 0).astype(np.int16)
+    count = kernels.scan(rare, low - 1, high)[2]
+    assert kernels.find(rare, low - 1, high, count).tolist() == np.flatnonzero((rare < low) | (rare >= high)).tolist()
 
 
 @settings(deadline=None, max_examples=60)

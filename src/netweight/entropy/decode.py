@@ -110,7 +110,7 @@ class Fine:
     """
 
     coded: Int16
-    places: NDArray[np.intp]
+    places: NDArray[np.int64]
     escaped: Int32
     sums: tuple[int, int]
     low: Int32 | None = None
@@ -162,7 +162,7 @@ def _escapes(coded: Int16, reader: Reader, head: Head) -> Fine:
     """Read the values whose placeholders are v = -128 or 127, behind a trellis 2v - c sign(v), in their order."""
     low, high = (1 - 2 * CENTRE, 2 * CENTRE - 3) if head.bits else (-CENTRE, CENTRE - 1)
     plain, weighted, beyond = kernels.scan(coded, low, high)
-    places = np.flatnonzero((coded <= low) | (coded >= high)) if head.escapes and beyond else np.zeros(0, np.intp)
+    places = kernels.find(coded, low, high, beyond) if head.escapes and beyond else np.zeros(0, np.int64)
     values = []
     for placeholder in coded[places].tolist():
         value = reader.signed()
