@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from netweight.entropy.stream import IntStream
 from netweight.errors import UsageError
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import Float32
 
 STEPS_PER_OCTAVE = 512
@@ -77,7 +77,7 @@ def checked_step(codec: str, knob: int, largest: float, most: float) -> float:
 
 def takes(w: Float32) -> bool:
     """Whether lossy codecs take a tensor: finite, not all of it zero or subnormal, and its squares do not overflow."""
-    largest = float(np.max(np.abs(w), initial=0.0))
+    largest = largest_of(w)
     return bool(1e-30 < largest < 1e18)
 
 

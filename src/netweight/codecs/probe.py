@@ -9,7 +9,7 @@ from netweight.codecs.lattice import Grid, code_bits, quantise, refit
 from netweight.codecs.scales import Scales, scales
 from netweight.entropy.layout import UNIT_CLASS, Layout
 from netweight.entropy.stream import IntStream, model_of
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import LANES, Float32, Int16, Int32
 
 SAMPLE = 1 << 15
@@ -37,7 +37,7 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
     if whole.log2 < -900:
         return [Point(ENTRY_BITS, 0.0, codec, 0)]
     x, part, of_part = _sample(w, layout, whole)
-    largest = float(np.max(np.abs(w)))
+    largest = largest_of(w)
     grown = layout.size / x.size
     # A step of four times the largest weight leaves nothing: where every curve begins. From some step on the search
     # leaves nothing all at once, so nothing is interpolated around there.

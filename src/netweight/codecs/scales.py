@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
+from netweight.importance.stat import largest_of
 from netweight.kernels import Float32, Int16
 
 QUARTERS = 4
@@ -73,7 +74,7 @@ def energies(w: Float32, layout: Layout) -> tuple[Float64, Float64]:
 
 def scales(w: Float32, layout: Layout) -> Scales:
     """Fit levels to a tensor and keep those that pay for themselves."""
-    largest = float(np.max(np.abs(w), initial=0.0))
+    largest = largest_of(w)
     if largest and not 1 / PLAIN < largest < PLAIN:
         octaves = int(np.frexp(largest)[1])
         found = scales(np.ldexp(w, -octaves), layout)

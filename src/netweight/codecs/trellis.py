@@ -19,7 +19,7 @@ from netweight.codecs.lattice import Grid, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, probe, stream_of
 from netweight.codecs.scales import scales
 from netweight.entropy.layout import Layout
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import Float32
 
 # 256 states: 64 lose 0.015 bit a weight more, 8 lose 0.045; the decoder costs the same for all.
@@ -55,7 +55,7 @@ class Trellis(Codec):
         """
         del stat
         layout = Layout.of(w.shape)
-        step = checked_step(self.id, knob, float(np.max(np.abs(w), initial=0.0)), 2 * LARGEST)
+        step = checked_step(self.id, knob, largest_of(w), 2 * LARGEST)
         whole = scales(w, layout)
         levels = whole.levels(step)
         run = run_of(levels)

@@ -22,7 +22,7 @@ from netweight.codecs.trellis import rebuild
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout
 from netweight.entropy.stream import SHORTEST_RUN, model_of
 from netweight.entropy.tables import CENTRE
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import Bytes, Float32, Int16, Int32
 
 KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 12 = 0.116
@@ -62,7 +62,7 @@ class Uniform(Codec):
         """
         del stat
         layout = Layout.of(w.shape)
-        largest = float(np.max(np.abs(w), initial=0.0))
+        largest = largest_of(w)
         step = checked_step(self.id, knob, largest, LARGEST_INTEGER)
         whole = scales(w, layout)
         levels = whole.levels(step)
@@ -116,7 +116,7 @@ def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
     whole = scales(w, layout)
     every = max(1, w.size // SAMPLE)
     sample = layout.scan(w)[::every]
-    largest = float(np.max(np.abs(w), initial=0.0))
+    largest = largest_of(w)
 
     def rounded(knob: int) -> tuple[Int32, float]:
         step = step_of(knob)

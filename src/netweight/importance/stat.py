@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK = 1 << 18
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
@@ -28,7 +30,21 @@ class Stat:
         >>> Stat(2.0).loss(np.ones(3, np.float32), np.array([0.5, 0.0, -0.5]))
         0.5
         """
-        e = error.astype(np.float64)
-        if self.relative:
-            e = np.divide(e, w, out=np.zeros_like(e), where=w != 0)
-        return 0.5 * self.weight * float(np.sum(e * e))
+        total = 0.0
+        flat, errors = w.reshape(-1), error.reshape(-1)
+        for at in range(0, flat.size, BLOCK):  # a tensor of any size needs no copy of itself
+            e = errors[at : at + BLOCK].astype(np.float64)
+            if self.relative:
+                part = flat[at : at + BLOCK]
+                e = np.divide(e, part, out=np.zeros_like(e), where=part != 0)
+            total += float(np.sum(e * e))
+        return 0.5 * self.weight * total
+
+
+def largest_of(w: NDArray[np.float32]) -> float:
+    """Give the largest magnitude of an array without a copy of it; NaN if it holds one.
+
+    >>> largest_of(np.array([1.0, -3.0], np.float32))
+    3.0
+    """
+    return max(float(w.max()), -float(w.min())) if w.size else 0.0
