@@ -17,7 +17,7 @@ from netweight import kernels
 from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, checked_step, step_of
 from netweight.codecs.lattice import Grid, code_bits, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, SAMPLE, probe, stream_of
-from netweight.codecs.scales import scales
+from netweight.codecs.scales import Scales, scales
 from netweight.codecs.trellis import rebuild
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout
 from netweight.entropy.stream import SHORTEST_RUN, model_of
@@ -92,7 +92,9 @@ def _low_bits(k: Int32, classes: Callable[[int], Bytes]) -> tuple[int, float]:
         classes: class of each weight, uint8 [n], when so many low bits are dropped.
     """
     best, least_bits = 0, np.inf
-    for shift in range(LARGEST_SHIFT + 1):
+    # Fewer low bits than leave half of the integers above 32 would only make escapes.
+    first = max(0, int(np.median(np.abs(k))).bit_length() - 6)
+    for shift in range(first, LARGEST_SHIFT + 1):
         high = k >> shift
         out = (high < -CENTRE + 1) | (high > CENTRE - 2)
         symbol = (np.where(out, -CENTRE, high) + CENTRE).astype(np.uint8)
@@ -107,6 +109,23 @@ def _low_bits(k: Int32, classes: Callable[[int], Bytes]) -> tuple[int, float]:
     return best, least_bits
 
 
+def _deviations(layout: Layout, whole: Scales, every: int) -> Int16:
+    """Row level + column level of every so many weights of a scan."""
+    at = np.arange(0, layout.size, every)
+    repeated = layout.columns * (layout.positions if layout.order == "oki" else 1)
+    out = np.zeros(at.size, np.int16)
+    if whole.row is not None:
+        out += whole.row[at // repeated % layout.rows]
+    if whole.column is not None:
+        out += whole.column[at % layout.columns]
+    return out
+
+
+def _clamped(deviations: Int16, base: int) -> Bytes:
+    classes: Bytes = np.clip(deviations + np.int16(base), 0, CLASSES - 1).astype(np.uint8)
+    return classes
+
+
 def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
     """Continue the curve octave by octave: loss and bits of plain rounding on a sample, above the last point's."""
     last = points[-1] if points else None
@@ -116,12 +135,13 @@ def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
     whole = scales(w, layout)
     every = max(1, w.size // SAMPLE)
     sample = layout.scan(w)[::every]
+    deviations = _deviations(layout, whole, every)
     largest = largest_of(w)
 
     def rounded(knob: int) -> tuple[Int32, float]:
         step = step_of(knob)
         k = np.rint(sample / np.float32(step)).astype(np.int32)
-        bits = _low_bits(k, lambda shift: whole.levels(step * 2.0**shift).classes(layout, 0, w.size)[::every])[1]
+        bits = _low_bits(k, lambda shift: _clamped(deviations, whole.levels(step * 2.0**shift).base))[1]
         return k, bits * w.size / sample.size
 
     before = rounded(last.knob)[1]
