@@ -15,7 +15,7 @@ from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
 from netweight.importance.prior import prior
-from netweight.importance.stat import Stat
+from netweight.importance.stat import PLAIN, Stat
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
@@ -108,7 +108,7 @@ def sweep(
     task = partial(_curve, checkpoint, None if codecs is None else tuple(codecs))
     order = sorted(names, key=lambda name: -checkpoint.infos[name].size)
     found: dict[str, Curve] = {}
-    for done, curve in enumerate(run(executor, task, [(name, stats.get(name, Stat())) for name in order])):
+    for done, curve in enumerate(run(executor, task, [(name, stats.get(name, PLAIN)) for name in order])):
         found[curve.name] = curve
         if progress:
             progress("sweep", done + 1, len(names))
@@ -140,8 +140,8 @@ def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[s
         w = to_float32(raw, info.dtype).reshape(info.shape)
         if takes(w):
             for codec in lossy:
-                points += codec.sweep(w, stat)
-            points = _lossy(points, 0.0 if info.dtype != "F64" else stat.loss(w, raw.reshape(info.shape) - w))
+                points += codec.sweep(w, stat if codec.structured else stat.flat())
+            points = _lossy(points, 0.0 if info.dtype != "F64" else stat.flat().loss(w, raw.reshape(info.shape) - w))
     if exact or not points:
         points += Exact().sweep(raw, info.dtype)
     chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]

@@ -65,7 +65,7 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
         raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
     parts = []
     for name, knob, stat in zip(job.names, job.knobs, job.stats, strict=True):
-        parts.append(codec.encode(_weights(checkpoint, name, codec), stat, knob))
+        parts.append(codec.encode(_weights(checkpoint, name, codec), stat if codec.structured else stat.flat(), knob))
     blocks = []
     for place, stream in enumerate(codec.streams):
         streams = [p.streams[stream] for p in parts]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from netweight.checkpoint import TensorInfo
 from netweight.codecs.registry import EXACT
-from netweight.importance.stat import Stat
+from netweight.importance.stat import PLAIN, Stat
 
 POOLED = 1 << 20  # weights up to which tensors share tables: as good as tables of their own, and fewer to read
 POOLED_EXACT = 1 << 15
@@ -63,7 +63,7 @@ def group(
             infos[n[0]].dtype,
             tuple(n),
             tuple(choices[m][1] for m in n),
-            tuple(stats.get(m, Stat()) for m in n),
+            tuple(stats.get(m, PLAIN) for m in n),
         )
         for n in jobs
     ]

@@ -128,6 +128,8 @@ class Codec(ABC):
         params: names of the integers of its parts, likewise.
         streams: names of the streams of its parts, in the order in which they are written.
         linear: the real by which `decode` multiplies the integers of its one stream "k", if that is all it does.
+        structured: whether it wants to know which weights matter; else `sweep` and `encode` are given `stat.flat()`,
+            the mean importance of a weight.
     """
 
     id: ClassVar[str]
@@ -136,6 +138,7 @@ class Codec(ABC):
     params: ClassVar[tuple[str, ...]] = ()
     streams: ClassVar[tuple[str, ...]] = ("k",)
     linear: ClassVar[str] = ""
+    structured: ClassVar[bool] = False
 
     @abstractmethod
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:

@@ -1,44 +1,104 @@
 """What is known of the importance of one tensor."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 1 << 18
 
+Matrix = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """Diagonal importance: loss = 1/2 sum_i I_i (w_i - w'_i)^2.
+    """The weight importance matrix I_w of one tensor: loss = 1/2 (w - w')^T I_w (w - w').
+
+    One of four, each times `weight`:
+
+        I_w = 1                       nothing is known
+        I_w = diag(1 / w_i^2)         `relative`
+        I_w = diag(I_i)               `diagonal`
+        I_w = G (x) A                 `inputs` A and `outputs` G (the identity if None)
+
+    A tensor of shape (O, I, K..) is the matrix of O rows and I K.. columns it is stored as; with groups, O / groups
+    consecutive rows meet the same A.
 
     Attributes:
-        weight: the factor of all I_i.
-        relative: I_i = weight / w_i^2 instead of I_i = weight.
+        weight: a factor of everything.
+        relative: I_i = weight / w_i^2.
+        diagonal: I_i / weight in the tensor's shape, float32; 0 or larger.
+        inputs: A, float64 [groups, n, n], n the columns: second moment of the inputs, times what makes the loss nats.
+        outputs: G, float64 [O] for a diagonal or [O, O]: second moment of the outputs' gradients.
+        samples: independent inputs that the statistics are a mean of.
     """
 
     weight: float = 1.0
     relative: bool = False
+    diagonal: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    inputs: Matrix | None = field(default=None, compare=False, repr=False)
+    outputs: Matrix | None = field(default=None, compare=False, repr=False)
+    samples: int = 0
+
+    def flat(self) -> "Stat":
+        """Give the multiple of the identity with the same trace: the loss that independent errors of one size expect.
+
+        >>> Stat(2.0, inputs=np.diag([1.0, 3.0])[None]).flat()
+        Stat(weight=4.0, relative=False, samples=0)
+        """
+        if self.diagonal is not None:
+            mean = float(np.mean(self.diagonal, dtype=np.float64))
+        elif self.inputs is not None:
+            mean = float(np.mean(np.diagonal(self.inputs, axis1=1, axis2=2)))
+            if self.outputs is not None:
+                mean *= float(np.mean(self.outputs if self.outputs.ndim == 1 else np.diagonal(self.outputs)))
+        else:
+            return self
+        return Stat(self.weight * mean, samples=self.samples)
+
+    def scaled(self, factor: float) -> "Stat":
+        """Multiply the importance of the whole tensor."""
+        return replace(self, weight=self.weight * factor)
 
     def loss(self, w: NDArray[np.float32], error: NDArray[np.floating]) -> float:
-        """Half the weighted sum of squares of an error.
+        """Half the quadratic form of an error.
 
         Args:
-            w: the weights, any shape.
+            w: the weights: all of them in the tensor's shape where importance has one, else any.
             error: of the same shape.
 
         >>> Stat(2.0).loss(np.ones(3, np.float32), np.array([0.5, 0.0, -0.5]))
         0.5
+        >>> Stat(inputs=np.array([[[1.0, 0.5], [0.5, 1.0]]])).loss(np.ones((1, 2), np.float32), np.array([[1.0, 1.0]]))
+        1.5
         """
+        if self.inputs is not None:
+            return 0.5 * self.weight * self._structured(error)
         total = 0.0
         flat, errors = w.reshape(-1), error.reshape(-1)
+        factors = None if self.diagonal is None else self.diagonal.reshape(-1)
         for at in range(0, flat.size, BLOCK):  # a tensor of any size needs no copy of itself
             e = errors[at : at + BLOCK].astype(np.float64)
             if self.relative:
                 part = flat[at : at + BLOCK]
                 e = np.divide(e, part, out=np.zeros_like(e), where=part != 0)
-            total += float(np.sum(e * e))
+            e *= e
+            total += float(np.sum(e)) if factors is None else float(np.dot(e, factors[at : at + BLOCK]))
         return 0.5 * self.weight * total
+
+    def _structured(self, error: NDArray[np.floating]) -> float:
+        """Tr(G E A E^T), group by group."""
+        assert self.inputs is not None
+        groups, n, _ = self.inputs.shape
+        e = error.astype(np.float64).reshape(-1, n)
+        through = np.concatenate([part @ a for part, a in zip(np.split(e, groups), self.inputs, strict=True)])
+        if self.outputs is not None and self.outputs.ndim == 2:
+            return float(np.sum((self.outputs @ e) * through))
+        rows = np.einsum("ij,ij->i", e, through)
+        return float(np.sum(rows) if self.outputs is None else np.dot(rows, self.outputs))
+
+
+PLAIN = Stat()
 
 
 def largest_of(w: NDArray[np.float32]) -> float:
