@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIGNMENT_ORDER",
+    "CODES",
     "MAX_RANK",
     "bits_per_element",
     "from_float32",
@@ -63,6 +64,31 @@ _TYPES: Final[Mapping[str, tuple[int, np.dtype[Any]]]] = MappingProxyType(
     }
 )
 ALIGNMENT_ORDER: Final[Mapping[str, int]] = MappingProxyType({code: rank for rank, code in enumerate(_TYPES)})
+# Codes by the names that NumPy, the package ml_dtypes and PyTorch have for their types; none need be installed.
+CODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "bool": "BOOL",
+        "uint8": "U8",
+        "int8": "I8",
+        "uint16": "U16",
+        "int16": "I16",
+        "uint32": "U32",
+        "int32": "I32",
+        "uint64": "U64",
+        "int64": "I64",
+        "float16": "F16",
+        "bfloat16": "BF16",
+        "float32": "F32",
+        "float64": "F64",
+        "complex64": "C64",
+        "float8_e4m3fn": "F8_E4M3",
+        "float8_e5m2": "F8_E5M2",
+        "float8_e8m0fnu": "F8_E8M0",
+        "float8_e4m3fnuz": "F8_E4M3FNUZ",
+        "float8_e5m2fnuz": "F8_E5M2FNUZ",
+        "float4_e2m1fn_x2": "F4",  # PyTorch: two values in a byte, along the last axis
+    }
+)
 _FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netweight.checkpoint import torch_tensors
 from netweight.checkpoint.header import short
 from netweight.checkpoint.infos import TensorInfo
-from netweight.dtypes import MAX_RANK, storage_dtype
+from netweight.dtypes import CODES, MAX_RANK, storage_dtype
 from netweight.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -19,29 +19,6 @@ if TYPE_CHECKING:
     from netweight.dtypes import Array
 
 __all__ = ["HeldTensors", "is_tensor"]
-
-_NUMPY_CODES: Final = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "uint16": "U16",
-    "int16": "I16",
-    "uint32": "U32",
-    "int32": "I32",
-    "uint64": "U64",
-    "int64": "I64",
-    "float16": "F16",
-    "float32": "F32",
-    "float64": "F64",
-    "complex64": "C64",
-    # the types of the package ml_dtypes, known by name so that it need not be installed
-    "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ",
-}
 
 
 class HeldTensors:
@@ -135,7 +112,7 @@ def _describe(name: str, tensor: Any, source: str) -> tuple[TensorInfo, Hashable
 
 def _numpy_code(dtype: np.dtype[Any], what: str) -> str:
     try:
-        return _NUMPY_CODES[dtype.name]
+        return CODES[dtype.name]
     except KeyError:
         raise FormatError(
             f"{what} has the NumPy dtype {dtype}, which safetensors cannot hold.",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netweight.dtypes import storage_dtype
+from netweight.dtypes import CODES, storage_dtype
 from netweight.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -16,29 +16,6 @@ if TYPE_CHECKING:
     from netweight.dtypes import Array
 
 __all__ = ["describe", "dtype_of", "storage", "tensor_of"]
-
-_CODES: Final = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "uint16": "U16",
-    "int16": "I16",
-    "uint32": "U32",
-    "int32": "I32",
-    "uint64": "U64",
-    "int64": "I64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-    "complex64": "C64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-    "float8_e4m3fnuz": "F8_E4M3FNUZ",
-    "float8_e5m2fnuz": "F8_E5M2FNUZ",
-    "float4_e2m1fn_x2": "F4",  # two values in a byte, along the last axis
-}
 
 
 def describe(tensor: Any, what: str) -> tuple[str, tuple[int, ...], Hashable]:
@@ -59,7 +36,7 @@ def describe(tensor: Any, what: str) -> tuple[str, tuple[int, ...], Hashable]:
     if kind:
         raise FormatError(f"{what} is {kind} and has no plain data to store.", "Convert it to a dense tensor first.")
     name = str(tensor.dtype).removeprefix("torch.")
-    code = _CODES.get(name)
+    code = CODES.get(name)
     if code is None:
         raise FormatError(
             f"{what} has the dtype {tensor.dtype}, which safetensors cannot hold.",
@@ -96,7 +73,7 @@ def _without_plain_data(tensor: Any) -> str:
 def storage(tensor: Any) -> Array:
     """Elements of a torch tensor in C order as a flat array of the storage dtype, without a copy where possible."""
     torch = sys.modules["torch"]
-    dtype = storage_dtype(_CODES[str(tensor.dtype).removeprefix("torch.")])
+    dtype = storage_dtype(CODES[str(tensor.dtype).removeprefix("torch.")])
     if not tensor.numel():  # may have strides that no view as bytes accepts
         return np.empty(0, dtype)
     dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
@@ -136,7 +113,7 @@ def dtype_of(code: str) -> Any:
         import torch
     except ImportError:
         raise UsageError("The package torch is not installed.", 'Install it, or ask for framework="numpy".') from None
-    name = next((name for name, known in _CODES.items() if known == code), "")
+    name = next((name for name, known in CODES.items() if known == code), "")
     dtype = getattr(torch, name, None)
     if dtype is None:
         raise UsageError(f"PyTorch {torch.__version__} has no dtype {code}.", 'Ask for framework="numpy".')

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from netweight import kernels
 from netweight.entropy.layout import Layout
-from netweight.kernels import Bytes, Int16
+from netweight.kernels import Bytes, Float32, Int16
 
 QUARTERS = 4
 MARGIN = 64  # octaves a class may shift exponents by
@@ -26,7 +26,6 @@ LARGEST_LEVELS = 1 << 22  # a section with more rows and columns is taken as one
 BLOCK = 1 << 18
 MOST_TAILS = 4
 
-Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
