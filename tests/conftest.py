@@ -82,6 +82,23 @@ def alone(seed: int = 0) -> Arrays:
     return {"w": np.random.default_rng(seed).normal(size=(256, 384)).astype(np.float32)}
 
 
+@pytest.fixture(scope="session")
+def every_law() -> Arrays:
+    """Tensors for which a law is assumed, of every kind, and of every kind for which there is none."""
+    random = np.random.default_rng(0)
+    return {
+        "dense.weight": (random.normal(size=(200, 300)) * 0.05).astype(np.float32),
+        "dense.bias": random.normal(0, 0.1, 200).astype(np.float32),
+        "conv.weight": random.laplace(0, 0.1, (32, 64, 3, 3)).astype(np.float32),
+        "norm.running_var": np.exp(random.normal(0, 2, 64)).astype(np.float32),
+        "half": random.normal(size=(128, 100)).astype(np.float16),
+        "steps": np.arange(40),
+        "mask": np.zeros((50, 50), np.float32),
+        "scalar": np.array(1.5, np.float32),
+        "empty": np.zeros((0, 4), np.float32),
+    }
+
+
 NETWORKS: dict[str, Callable[[], Arrays]] = {
     "dense": dense,
     "convolutional": convolutional,

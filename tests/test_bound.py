@@ -194,21 +194,9 @@ class TestFreeLunch:
 
 
 @pytest.fixture(scope="module")
-def small():
+def small(every_law):
     """A network of all kinds, and a file of it."""
-    random = np.random.default_rng(0)
-    tensors = {
-        "dense.weight": (random.normal(size=(200, 300)) * 0.05).astype(np.float32),
-        "dense.bias": random.normal(0, 0.1, 200).astype(np.float32),
-        "conv.weight": random.laplace(0, 0.1, (32, 64, 3, 3)).astype(np.float32),
-        "norm.running_var": np.exp(random.normal(0, 2, 64)).astype(np.float32),
-        "half": random.normal(size=(128, 100)).astype(np.float16),
-        "steps": np.arange(40),
-        "mask": np.zeros((50, 50), np.float32),
-        "scalar": np.array(1.5, np.float32),
-        "empty": np.zeros((0, 4), np.float32),
-    }
-    return tensors, nw.compress(tensors, bits=4)
+    return every_law, nw.compress(every_law, bits=4)
 
 
 class TestBound:
