@@ -13,7 +13,7 @@ from typing import Any
 
 from . import store
 from .networks import bf16_cast, find, float_weights, same_tensors
-from .process import run
+from .process import Outcome, run
 from .rivals import LOSSLESS, environment
 
 __all__ = ["measure"]
@@ -37,31 +37,18 @@ def _netweight(path: Path) -> dict[str, Any]:
     """The `exact` codec through the command line, one thread, and every tensor compared."""
     with tempfile.TemporaryDirectory() as scratch:
         packed, restored = Path(scratch) / "out.nwt", Path(scratch) / "out.safetensors"
-        made = run(
-            [
-                sys.executable,
-                "-m",
-                "netweight",
-                "compress",
-                path,
-                "-o",
-                packed,
-                "--codec",
-                "exact",
-                "--workers",
-                "1",
-                "--quiet",
-            ]
-        )
-        back = run([sys.executable, "-m", "netweight", "restore", packed, "-o", restored, "--quiet"])
-        if not same_tensors(path, restored):
-            raise SystemExit(f"netweight did not restore {path}")
-        return {
-            "method": "netweight exact",
-            "bytes": packed.stat().st_size,
-            "encode_cpu_s": made.cpu_s,
-            "decode_cpu_s": back.cpu_s,
-        }
+        ours = [sys.executable, "-m", "netweight"]
+        made = run([*ours, "compress", path, "-o", packed, "--codec", "exact", "--workers", "1", "--quiet"])
+        back = run([*ours, "restore", packed, "-o", restored, "--quiet"])
+        return _record("netweight exact", packed, made, back, restored=same_tensors(path, restored))
+
+
+def _record(method: str, packed: Path, made: Outcome, back: Outcome, *, restored: bool) -> dict[str, Any]:
+    """What a method took; one that does not give back what it got ends the benchmark."""
+    if not restored:
+        raise SystemExit(f"{method} did not restore its input")
+    sizes = {"bytes": packed.stat().st_size, "encode_cpu_s": made.cpu_s, "decode_cpu_s": back.cpu_s}
+    return {"method": method, **sizes}
 
 
 def _rivals(path: Path, word: str) -> Iterator[dict[str, Any]]:
@@ -73,14 +60,7 @@ def _rivals(path: Path, word: str) -> Iterator[dict[str, Any]]:
         packed, restored = Path(scratch) / "out.lmz", Path(scratch) / "out.safetensors"
         made = run([python.with_name("lmz"), "compress", "--quiet", "-j", "1", path, packed])
         back = run([python.with_name("lmz"), "decompress", "--quiet", "-j", "1", packed, restored])
-        if not filecmp.cmp(path, restored, shallow=False):
-            raise SystemExit(f"lmzip did not restore {path}")
-        yield {
-            "method": "lmzip",
-            "bytes": packed.stat().st_size,
-            "encode_cpu_s": made.cpu_s,
-            "decode_cpu_s": back.cpu_s,
-        }
+        yield _record("lmzip", packed, made, back, restored=filecmp.cmp(path, restored, shallow=False))
 
 
 if __name__ == "__main__":

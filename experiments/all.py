@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from experiments import (
     laplacian_curves,
@@ -20,7 +18,7 @@ from experiments import (
     waterfilling,
     zero_rate,
 )
-from experiments.figures import OUT, Result, write
+from experiments.figures import Result, options, write
 
 RUNS: dict[str, Callable[[int], Result]] = {
     "waterfilling": waterfilling.run,
@@ -38,11 +36,7 @@ RUNS: dict[str, Callable[[int], Result]] = {
 
 def main() -> int:
     """Return 1 when a claim did not hold."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.all")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the CSVs and figures")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="trained networks, .safetensors")
-    arguments = parser.parse_args()
+    arguments = options("all", data=True).parse_args()
     verdicts = []
     for name, run in RUNS.items():
         start = time.perf_counter()

@@ -57,12 +57,19 @@ def write(name: str, result: Result, seed: int, out: Path) -> None:
         figure.savefig(out / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
-def command(name: str, run: Callable[[int], Result]) -> None:
-    """Command line of one experiment."""
+def options(name: str, *, data: bool = False) -> argparse.ArgumentParser:
+    """What every command here takes, and `--data` where it looks at trained networks."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the CSV and the figure")
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the CSVs and figures")
+    if data:
+        parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="trained networks, .safetensors")
+    return parser
+
+
+def command(name: str, run: Callable[[int], Result]) -> None:
+    """Command line of one experiment."""
+    arguments = options(name).parse_args()
     result = run(arguments.seed)
     write(name, result, arguments.seed, arguments.out)
     print(f"{name}: {result.verdict}")

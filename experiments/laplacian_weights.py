@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from safetensors import safe_open
 
-from experiments.figures import OUT, Result, holds, write
+from experiments.figures import Result, holds, options, write
 from netweight.theory import compressibility
 from netweight.theory.scalar import GeneralizedGaussian
 
@@ -98,11 +97,7 @@ def run(data: Path, seed: int) -> Result | None:
 
 def main() -> None:
     """Command line; a missing --data is said loudly and is not an error."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.laplacian_weights")
-    parser.add_argument("--seed", type=int, default=0, help="of the subsampling")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the CSV and the figure")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with .safetensors files")
-    arguments = parser.parse_args()
+    arguments = options("laplacian_weights", data=True).parse_args()
     print(f"laplacian_weights: {report(arguments.data, arguments.seed, arguments.out)}")
 
 
