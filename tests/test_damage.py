@@ -1,6 +1,7 @@
 """Damage and malice: whatever is done to a file, the answer is a FormatError, soon, and without much memory."""
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -116,13 +117,27 @@ def test_checksums_cover_what_bytes_decode_to(place):
         (np.float32([1, np.nan]), "which holds NaN or infinity"),
         (np.float32([np.inf, -np.inf]), "which holds NaN or infinity"),
         (np.float64([1e300, 1]), "which holds NaN or infinity"),
-        (np.arange(3), "The dtype I64 has no float32 arithmetic"),
+        (np.arange(3), "cannot take 'w', which is of dtype I64"),
     ],
     ids=["empty", "NaN", "infinity", "too large", "integers"],
 )
 def test_lossy_codecs_refuse(codec, array, text):
     with pytest.raises(UsageError, match=text):
         encoded({"w": (array, codec, 1)})
+
+
+@pytest.mark.parametrize(
+    ("codec", "knob", "array", "text"),
+    [
+        ("relative", 8, np.float32([0.5, -0.25]), "'w': The codec relative takes positive numbers only, not -0.25."),
+        ("relative", 23, np.float32([0.5, 0.25]), "'w': The codec relative cannot keep 23 bits of mantissa."),
+        ("uniform", -40_000, np.float32([0.5, 0.25]), "'w': The uniform step of knob -40000 is too fine"),
+    ],
+)
+def test_a_knob_that_does_not_fit_is_refused_by_the_name_of_the_tensor(codec, knob, array, text):
+    with pytest.raises(UsageError, match=re.escape(text)) as caught:
+        encoded({"w": (array, codec, knob)})
+    assert caught.value.remedy.startswith("Take a")
 
 
 # ---- attacks

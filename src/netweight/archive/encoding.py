@@ -16,7 +16,7 @@ from netweight.archive.grouping import Job
 from netweight.checkpoint import Checkpoint
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, codecs
-from netweight.dtypes import to_float32
+from netweight.dtypes import is_float, to_float32
 from netweight.entropy.decode import Head, decode_chunk, decode_head
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head, encode_planes
 from netweight.entropy.small import varint
@@ -65,7 +65,11 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
         raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
     parts = []
     for name, knob, stat in zip(job.names, job.knobs, job.stats, strict=True):
-        parts.append(codec.encode(_weights(checkpoint, name, codec), stat if codec.structured else stat.flat(), knob))
+        w = _weights(checkpoint, name, codec)
+        try:
+            parts.append(codec.encode(w, stat if codec.structured else stat.flat(), knob))
+        except UsageError as error:  # codecs know no names
+            raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None
     blocks = []
     for place, stream in enumerate(codec.streams):
         streams = [p.streams[stream] for p in parts]
@@ -82,6 +86,9 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
 def _weights(checkpoint: Checkpoint, name: str, codec: Codec) -> NDArray[np.float32]:
     """Read a tensor as float32; an edited plan may ask for what no lossy codec can do."""
     info = checkpoint.infos[name]
+    if not is_float(info.dtype):
+        fact = f"The codec {codec.id!r} cannot take {name!r}, which is of dtype {info.dtype}."
+        raise UsageError(fact, "Plan it with 'exact'.")
     w = to_float32(checkpoint.read(name), info.dtype).reshape(info.shape)
     with np.errstate(invalid="ignore"):
         whole = bool(np.isfinite(np.sum(w, dtype=np.float64)))
