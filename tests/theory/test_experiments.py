@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
     "waterfilling", "tightness", "universal_price", "relu_pruning", "relu_centroids", "perturbation",
