@@ -84,7 +84,7 @@ def sweep(
     Args:
         source: a path, a dictionary of tensors, a module, or an open checkpoint.
         importance: by tensor; without it squared error, and vectors by the energy of rows (`importance.prior`).
-        codecs: ids to allow; all if None.
+        codecs: ids to allow; those tried by default (`Codec.default`) if None.
         executor: anything with `map`; tasks carry the checkpoint's path and a name, never a tensor.
         progress: called with ("sweep", done, total).
 

@@ -53,7 +53,7 @@ def compress(
         slope: loss for each bit.
         plan: a plan made before, instead of a target.
         importance: by tensor; see `sweep`.
-        codecs: ids to allow; all if None.
+        codecs: ids to allow; those tried by default (`Codec.default`) if None.
         executor: anything with `map`.
         progress: called with (stage, done, total).
         force: replace an existing file.

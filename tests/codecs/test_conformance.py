@@ -153,7 +153,7 @@ def test_an_index_is_that_of_the_largest_step_not_above():
 def test_codecs_are_found_by_name():
     assert {"trellis", "uniform", "relative"} <= set(codecs())
     assert EXACT not in codecs()
-    assert choose(None) == (list(codecs().values()), True)
+    assert choose(None) == ([codec for codec in codecs().values() if codec.default], True)
     assert choose(["uniform"]) == ([codecs()["uniform"]], False)
     assert choose([EXACT]) == ([], True)
     assert by_id("trellis", 1) is codecs()["trellis"]
@@ -176,6 +176,14 @@ def test_importance_weighs_the_loss():
     assert Stat().loss(w, e) == pytest.approx(0.375)
     assert Stat(4.0).loss(w, e) == pytest.approx(1.5)
     assert Stat(4.0, relative=True).loss(w, e) == pytest.approx(2.0 * (0.25 + 0.0625))
+
+
+def test_a_quartic_term_adds_to_the_loss():
+    """1/2 (sum I e^2 + sum Q e^4), by hand: e = 1/2, 1/4."""
+    w = np.ones(2, np.float32)
+    diagonal, quartic = np.array([1.0, 4.0], np.float32), np.array([2.0, 16.0], np.float32)
+    stat = Stat(3.0, diagonal=diagonal, quartic=quartic)
+    assert stat.loss(w, np.array([0.5, -0.25])) == pytest.approx(1.5 * (0.25 + 0.25 + 2 / 16 + 16 / 256))
 
 
 @core

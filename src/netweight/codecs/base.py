@@ -130,6 +130,7 @@ class Codec(ABC):
         linear: the real by which `decode` multiplies the integers of its one stream "k", if that is all it does.
         structured: whether it wants to know which weights matter; else `sweep` and `encode` are given `stat.flat()`,
             the mean importance of a weight.
+        default: whether it is tried where no codecs are named; one that mostly costs time is asked for by its id.
     """
 
     id: ClassVar[str]
@@ -139,6 +140,7 @@ class Codec(ABC):
     streams: ClassVar[tuple[str, ...]] = ("k",)
     linear: ClassVar[str] = ""
     structured: ClassVar[bool] = False
+    default: ClassVar[bool] = True
 
     @abstractmethod
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:

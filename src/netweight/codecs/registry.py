@@ -37,14 +37,14 @@ def codecs() -> dict[str, Codec]:
 
 
 def choose(names: Sequence[str] | None) -> tuple[list[Codec], bool]:
-    """Codecs by name, all if None, and whether `exact` is among them.
+    """Codecs by name, those that are tried by default if None, and whether `exact` is among them.
 
     Raises:
         UsageError: a name is unknown.
     """
     known = codecs()
     if names is None:
-        return list(known.values()), True
+        return [codec for codec in known.values() if codec.default], True
     unknown = sorted(set(names) - {*known, EXACT})
     if unknown or not names:
         raise UsageError(

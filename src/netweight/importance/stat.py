@@ -21,6 +21,7 @@ class Stat:
         I_w = diag(I_i)               `diagonal`
         I_w = G (x) A                 `inputs` A and `outputs` G (the identity if None)
 
+    A diagonal may come with a `quartic` term, and then loss = 1/2 weight (sum I_i e_i^2 + sum Q_i e_i^4), e = w - w'.
     A tensor of shape (O, I, K..) is the matrix of O rows and I K.. columns it is stored as; with groups, O / groups
     consecutive rows meet the same A.
 
@@ -28,6 +29,8 @@ class Stat:
         weight: a factor of everything.
         relative: I_i = weight / w_i^2.
         diagonal: I_i / weight in the tensor's shape, float32; 0 or larger.
+        quartic: Q_i in the tensor's shape, float32; 0 or larger. Only with a diagonal: a quarter of E[(d^2 L)^2] beside
+            E[(d L)^2] is the gradient + Hessian objective of Gao et al. 2019.
         inputs: A, float64 [groups, n, n], n the columns: second moment of the inputs, times what makes the loss nats.
         outputs: G, float64 [O] for a diagonal or [O, O]: second moment of the outputs' gradients.
         samples: independent inputs that the statistics are a mean of.
@@ -36,6 +39,7 @@ class Stat:
     weight: float = 1.0
     relative: bool = False
     diagonal: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    quartic: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
     inputs: Matrix | None = field(default=None, compare=False, repr=False)
     outputs: Matrix | None = field(default=None, compare=False, repr=False)
     samples: int = 0
@@ -77,6 +81,7 @@ class Stat:
         total = 0.0
         flat, errors = w.reshape(-1), error.reshape(-1)
         factors = None if self.diagonal is None else self.diagonal.reshape(-1)
+        fourth = None if self.quartic is None else self.quartic.reshape(-1)
         for at in range(0, flat.size, BLOCK):  # a tensor of any size needs no copy of itself
             e = errors[at : at + BLOCK].astype(np.float64)
             if self.relative:
@@ -84,6 +89,7 @@ class Stat:
                 e = np.divide(e, part, out=np.zeros_like(e), where=part != 0)
             e *= e
             total += float(np.sum(e)) if factors is None else float(np.dot(e, factors[at : at + BLOCK]))
+            total += 0.0 if fourth is None else float(np.dot(e * e, fourth[at : at + BLOCK]))
         return 0.5 * self.weight * total
 
     def _structured(self, error: NDArray[np.floating]) -> float:
