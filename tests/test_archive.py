@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from netweight.checkpoint import open_checkpoint
 from netweight.codecs.base import Point, index_of
 from netweight.dtypes import from_float32
 from netweight.errors import FormatError, OutputError, UsageError
+from netweight.importance.stat import Stat
 
 pytestmark = pytest.mark.core
 
@@ -90,6 +92,42 @@ def test_every_byte_is_accounted_for(name, compressed):
     for row in rows:
         size = archive.infos[row.name].size
         assert row.bits_per_weight == pytest.approx(8 * row.nbytes / size if size else 0)
+
+
+def two_in_a_section() -> tuple[dict[str, np.ndarray], dict[str, Stat], dict[str, nw.Curve]]:
+    """Two matrices, one four times as large as the other, and their curves."""
+    random = np.random.default_rng(0)
+    tensors = {name: (random.normal(size=(128, 256)) * s).astype(np.float32) for name, s in (("a", 4.0), ("b", 1.0))}
+    stats = {name: Stat() for name in tensors}
+    return tensors, stats, nw.sweep(tensors, stats, codecs=["uniform"])
+
+
+def test_a_shared_section_is_shared_out_by_what_integers_cost():
+    """One matrix at 4 bits a weight, the other at 2: alone they take what their shares say."""
+    tensors, stats, curves = two_in_a_section()
+    plan = nw.allocate(curves, bits=3)
+    archive = nw.encode(tensors, plan, stats)
+    rows = {row.name: row for row in archive.rows()}
+    assert all(row.shared and not row.unread and row.section == 0 for row in rows.values())
+    assert rows["a"].bits_per_weight - rows["b"].bits_per_weight == pytest.approx(2, abs=0.05)
+    for name, row in rows.items():
+        single = replace(plan, choices={name: plan.choices[name]}, sizes={name: plan.sizes[name]})
+        (alone,) = nw.encode({name: tensors[name]}, single, stats).rows()
+        assert not alone.shared
+        assert row.nbytes == pytest.approx(alone.nbytes, abs=150), "tables and 128 bytes of lane states of its own"
+
+
+def test_a_damaged_section_is_shared_out_by_weights(tmp_path):
+    tensors, stats, curves = two_in_a_section()
+    archive = nw.encode(tensors, nw.allocate(curves, bits=3), stats)
+    archive.save(tmp_path / "a.nwt")
+    content = bytearray((tmp_path / "a.nwt").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "b.nwt").write_bytes(content)
+    first, second = Archive.open(tmp_path / "b.nwt").rows()
+    assert first.unread
+    assert second.unread
+    assert first.nbytes == second.nbytes == (archive.nbytes - archive.header_bytes) / 2
 
 
 def test_an_empty_network_is_a_file_too(tmp_path):

@@ -119,7 +119,7 @@ def test_the_set_covers_the_format():
             seen |= {info.dtype for info in archive.infos.values()}
             seen |= {"ties"} & {key for key in ("ties",) if archive.ties}
             for number, section in enumerate(archive.header.sections):
-                opened = archive._open(number)
+                opened = archive.section(number)
                 seen.add(section.codec)
                 seen |= {f"{section.codec} in pieces"} & {f"{section.codec} in pieces" for _ in opened.chunks[1:]}
                 seen |= head_facts(section.codec, opened)
@@ -153,7 +153,7 @@ def head_facts(codec: str, opened: Any) -> set[str]:
             facts |= {"coarse slots"} if inner.alphabet.below + inner.alphabet.above else set()
             facts |= {"tails"} if inner.tails is not None else set()
         return facts
-    head = opened._head
+    head = opened.head
     facts = {f"{codec} {layout.order}" for layout in head.layouts}
     facts.add(f"{codec} with neighbours" if head.model.levels > 1 else f"{codec} without")
     facts |= {f"{codec} with escapes"} if head.escapes else set()

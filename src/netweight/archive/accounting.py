@@ -1,9 +1,12 @@
 """Where the bytes of a file are: fixed part, header, sections, tensors; together they are the file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from netweight.archive.costs import costs
 from netweight.archive.header import Header
+from netweight.archive.opened import Opened
+from netweight.errors import FormatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Row:
         codec: id.
         knob: of the codec.
         section: number of its first section.
-        shared: it shares its section with others; its bytes are then a share by weights.
+        shared: it shares its section with others; its bytes are then a share, see `costs.Costs.share`.
+        unread: that section is damaged, or of a codec that is not installed, and is shared out by weights instead.
         nbytes: of its sections.
         bits_per_weight: 8 nbytes / weights; 0 for a tensor without any.
     """
@@ -29,27 +33,32 @@ class Row:
     knob: int
     section: int
     shared: bool
+    unread: bool
     nbytes: float
     bits_per_weight: float
 
 
-def rows(header: Header) -> Sequence[Row]:
-    """Share the bytes of every section out over its tensors, by their weights where they are several.
+def rows(header: Header, section_of: Callable[[int], Opened]) -> Sequence[Row]:
+    """Give what each tensor takes; the sum over the rows is the sum over the sections.
 
-    The sum over the rows is the sum over the sections.
+    Args:
+        header: of the file.
+        section_of: opens a section; asked for those with several members, which are decoded.
     """
     taken = [0.0] * len(header.tensors)
     codecs = [""] * len(header.tensors)
     first = [-1] * len(header.tensors)
-    shared = [False] * len(header.tensors)
+    shared, unread = [False] * len(header.tensors), [False] * len(header.tensors)
     for number, section in enumerate(header.sections):
-        total = sum(header.tensors[member].size for member in section.members)
-        for member in section.members:
-            part = header.tensors[member].size / total if total else 1 / len(section.members)
-            taken[member] += section.size * part
+        share, read = [1.0], True
+        if len(section.members) > 1:
+            share, read = _shares(section_of, number, [header.tensors[member].size for member in section.members])
+        for place, member in enumerate(section.members):
+            taken[member] += share[place] * section.size
             codecs[member] = section.codec
             first[member] = number if first[member] < 0 else first[member]
             shared[member] |= len(section.members) > 1
+            unread[member] |= not read
     return [
         Row(
             info.name,
@@ -59,8 +68,19 @@ def rows(header: Header) -> Sequence[Row]:
             header.knobs[j],
             first[j],
             shared[j],
+            unread[j],
             taken[j],
             8 * taken[j] / info.size if info.size else 0.0,
         )
         for j, info in enumerate(header.tensors)
     ]
+
+
+def _shares(section_of: Callable[[int], Opened], number: int, weights: Sequence[int]) -> tuple[list[float], bool]:
+    """Share of each member of a section, and whether it could be read."""
+    try:
+        opened = section_of(number)
+        return (costs(opened).share / (8 * opened.nbytes)).tolist(), True
+    except FormatError:
+        total = sum(weights)
+        return [size / total if total else 1 / len(weights) for size in weights], False

@@ -158,7 +158,7 @@ class Archive(Mapping[str, Storage]):
         info = self.infos[name]
         home = self._home[self._index[self.ties.get(name, name)]]
         number, place = home[0]
-        first = self._open(number)
+        first = self.section(number)
         streams = tuple(self.header.sections[j].stream for j, _ in home)
         if streams != first.streams:
             fact = f"{name!r} has the streams {list(streams)}, its codec needs {list(first.streams)}."
@@ -174,7 +174,7 @@ class Archive(Mapping[str, Storage]):
         else:
             fine = {}
             for number, place in home:
-                found = [piece.full() for _, piece in self._pieces(number, self._open(number), place)]
+                found = [piece.full() for _, piece in self._pieces(number, self.section(number), place)]
                 fine[self.header.sections[number].stream] = _joined(found, np.dtype(np.int16))
             values = first.rebuild(home[0][1], fine)
         return from_float32(values, info.dtype).reshape(info.storage_shape)
@@ -196,7 +196,7 @@ class Archive(Mapping[str, Storage]):
             fact = f"{name!r} of {info.dtype} {list(info.shape)} does not fit {out.dtype} {list(out.shape)}."
             raise UsageError(fact, "Give a contiguous float32 array of the tensor's shape.")
         number, place = self._home[self._index[self.ties.get(name, name)]][0]
-        opened = self._open(number)
+        opened = self.section(number)
         factor = opened.factor(place)
         if factor is None or Layout.of(info.shape).order != "oik":
             out[...] = self[name]
@@ -215,7 +215,12 @@ class Archive(Mapping[str, Storage]):
         """
         return tensor_of(self[name], self.infos[name].dtype, self.infos[name].shape)
 
-    def _open(self, number: int) -> Opened:
+    def section(self, number: int) -> Opened:
+        """Read the head of a section; the last few are kept.
+
+        Raises:
+            FormatError: it is damaged.
+        """
         with self._lock:
             opened = self._opened.get(number)
         if opened is None:
@@ -267,7 +272,7 @@ class Archive(Mapping[str, Storage]):
 
     def rows(self) -> Sequence[Row]:
         """Give what each tensor takes; the rows and the header add up to the file."""
-        return rows(self.header)
+        return rows(self.header, self.section)
 
     def lazy(self) -> dict[str, "LazyTensor"]:
         """Give stand-ins that decode into torch tensors on `[...]`: transformers fills a model from them one by one.

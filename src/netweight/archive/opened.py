@@ -13,7 +13,7 @@ from netweight.checkpoint import TensorInfo
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, by_id
 from netweight.dtypes import is_float, storage_dtype
-from netweight.entropy.decode import Fine, decode_chunk, decode_head
+from netweight.entropy.decode import Fine, Head, decode_chunk, decode_head
 from netweight.entropy.layout import Layout
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
@@ -43,6 +43,14 @@ class Opened:
         members: infos of its tensors.
         params: integers of each.
 
+    Attributes:
+        nbytes: of the section.
+        codec: None where it is `exact`.
+        head: levels and tables of its integers; None where the codec is `exact`.
+        chunks: where each lies.
+        plan: which pieces of which members each chunk holds.
+        home: by member, the chunks that hold its pieces.
+
     Raises:
         FormatError: the prelude contradicts itself or the infos.
     """
@@ -52,6 +60,8 @@ class Opened:
         params: Sequence[tuple[int, ...]],
     ) -> None:  # fmt: skip
         self.members = tuple(members)
+        self.nbytes = len(data)
+        self.head: Head | None = None
         self._data = data
         reader = Reader(data[:prelude])
         count = reader.varint()
@@ -79,8 +89,8 @@ class Opened:
                 raise damaged(f"the codec {name!r} holds a tensor of {lossless[0]}")
             self._require_room([info.size for info in self.members], LARGEST_CHUNK)
             self.parts = [self._parts(reader, self.codec, p, stream == self.streams[0]) for p in params]
-            self._head = decode_head(reader.data[reader.at :], [Layout.of(info.shape) for info in self.members])
-            self.plan = self._head.chunks()
+            self.head = decode_head(reader.data[reader.at :], [Layout.of(info.shape) for info in self.members])
+            self.plan = self.head.chunks()
         if len(self.plan) != len(self.chunks):
             raise damaged(f"{len(self.chunks)} chunks where its tensors need {len(self.plan)}")
         self.home: list[list[int]] = [[] for _ in self.members]
@@ -129,11 +139,11 @@ class Opened:
         data = self._data[chunk.at : chunk.at + chunk.size]
         pieces = self.plan[index]
         out: list[Fine] | list[NDArray[Any]]
-        if self.codec is None:
+        if self.head is None:
             out = planes = list(decode_planes_chunk(self._planes, pieces, data))
             crc = checksum_of_bytes(data, planes)
         else:
-            out = fine = decode_chunk(self._head, pieces, data)
+            out = fine = decode_chunk(self.head, pieces, data)
             crc = checksum_of_integers(data, fine)
         if crc != chunk.crc:
             names = self.members[pieces[0].tensor].name

@@ -27,7 +27,8 @@ class Share:
         weights: elements.
         bytes: its part of its sections.
         section: the number of its first section; -1 where there is no file yet.
-        shared: other tensors have a part of that section, which is shared out by weights.
+        shared: other tensors have a part of that section, which is shared out by what their integers cost.
+        unread: that section cannot be decoded, and is shared out by weights.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Share:
     bytes: float
     section: int = -1
     shared: bool = False
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def shares_of(archive: Archive) -> list[Share]:
     """Every tensor with data of its own, in the order of the source; their bytes sum to the sections'."""
     sizes = {info.name: info.size for info in archive.header.tensors}
     return [
-        Share(r.name, r.dtype, r.shape, r.codec, r.knob, sizes[r.name], r.nbytes, r.section, r.shared)
+        Share(r.name, r.dtype, r.shape, r.codec, r.knob, sizes[r.name], r.nbytes, r.section, r.shared, r.unread)
         for r in archive.rows()
     ]
 
@@ -104,7 +106,7 @@ def _rate(size_bytes: float, weights: int) -> str:
 
 
 def tensor_table(shares: Iterable[Share]) -> list[str]:
-    """One line a tensor; bytes after ~ are a share of what several tensors take together."""
+    """One line a tensor; bytes after ~ are a share of what several tensors take together, by their weights after ?."""
     rows = [
         [
             s.name,
@@ -113,7 +115,7 @@ def tensor_table(shares: Iterable[Share]) -> list[str]:
             str(s.section) if s.section >= 0 else "-",
             s.codec,
             str(s.knob),
-            f"{'~' * s.shared}{s.bytes:,.0f}",
+            f"{'?' if s.unread else '~' * s.shared}{s.bytes:,.0f}",
             _rate(s.bytes, s.weights),
         ]
         for s in shares

@@ -16,7 +16,7 @@ __all__ = ["inspect"]
 
 
 def inspect(options: Namespace, console: Console) -> int:
-    """Show the parts of the file, then codecs and tensors; only the header and the sections' heads are read."""
+    """Show the parts of the file, then codecs and tensors; sections that tensors share are decoded."""
     path = archive_in(options.input)
     with Archive.open(path) as archive:
         shares, parts = shares_of(archive), parts_of(archive)
@@ -37,6 +37,9 @@ def inspect(options: Namespace, console: Console) -> int:
             "codecs": [dataclasses.asdict(entry) for entry in codecs_of(shares)],
             "tensors": [dataclasses.asdict(share) for share in shares],
         }
+    unread = [share.section for share in shares if share.unread]
+    if unread:
+        console.warn(f"Section {unread[0]} cannot be decoded; netweight verify tells why. It is shared out by weights.")
     head = f"{path}  {format_bytes(archive.nbytes)}, {format_count(weights)} weights, {format_bits(bits)}"
     about = [f"by {archive.header.by}, source sha256 {archive.header.source.get('sha256', 'unknown')}"]
     about += [f"metadata {key}: {text}" for key, text in archive.metadata.items()]
