@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .curve import sweep as sweep
     from .errors import FormatError as FormatError
     from .errors import NetweightError as NetweightError
+    from .importance.core import Importance as Importance
     from .pipeline import compress as compress
     from .pipeline import encode as encode
     from .pipeline import load as load
@@ -51,6 +52,7 @@ _HOME = {
     "allocate": "allocate",
     "encode": "pipeline",
     "bound": "bound",
+    "Importance": "importance.core",
     "Curve": "curve",
     "Plan": "allocate",
     "Archive": "archive",
@@ -61,7 +63,7 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022 - in the order of the flow
     "compress", "load", "sweep", "allocate", "encode", "bound",
-    "Curve", "Plan", "Archive", "Codec",
+    "Importance", "Curve", "Plan", "Archive", "Codec",
     "NetweightError", "FormatError",
 ]  # fmt: skip
 

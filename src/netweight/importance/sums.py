@@ -1,0 +1,158 @@
+"""What `measure` adds up for one tensor, and the Stat that it makes."""
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.errors import UsageError
+from netweight.importance.shrink import choose, shrink, toward_mean
+from netweight.importance.stat import Stat
+
+Float64 = NDArray[np.float64]
+
+HALVES: Final = 2  # the samples fall into two halves, so that one can judge what the other says
+MOST_TOKENS: Final = 64  # tokens of one input count as independent samples up to this number
+FLOOR: Final = 1e-4  # of the mean: what an input that was never on counts for
+PRIOR_SAMPLES: Final = 4.0  # a diagonal is mixed with its mean as if so many samples had said that
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over samples, of one use of a tensor.
+
+    A tensor that is a map of R rows and n columns has second moments of what faces its columns and its rows; one of
+    the two is the layer's input (a mean over `tokens`), the other the gradient (a mean over predictions).
+
+    Attributes:
+        shape: of the tensor.
+        inputs: sums of v v^T of what faces the columns, [2 halves, groups, n, n], float64.
+        outputs: of what faces the rows, [2, R] for a diagonal or [2, R, R].
+        tokens: vectors of the layer's input that were counted, by half.
+        diagonal: sums of squared gradients of each sample, in the tensor's shape.
+        quartic: sums of squared second derivatives of each sample.
+    """
+
+    shape: tuple[int, ...]
+    inputs: Float64 | None = None
+    outputs: Float64 | None = None
+    tokens: tuple[float, float] = (0.0, 0.0)
+    diagonal: Float64 | None = None
+    quartic: Float64 | None = None
+
+    def __add__(self, other: "Sums") -> "Sums":
+        """Sums of the samples of both."""
+        parts = {}
+        for field in ARRAYS:
+            a, b = getattr(self, field), getattr(other, field)
+            if (a is None) != (b is None) or (a is not None and a.shape != b.shape):
+                raise UsageError("The two importances hold different statistics.", "Measure both in the same way.")
+            parts[field] = None if a is None else a + b
+        tokens = (self.tokens[0] + other.tokens[0], self.tokens[1] + other.tokens[1])
+        return Sums(self.shape, tokens=tokens, **parts)
+
+
+ARRAYS: Final = tuple(f.name for f in fields(Sums) if f.name not in ("shape", "tokens"))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much data the sums are of.
+
+    Attributes:
+        samples: inputs.
+        predictions: softmaxes (images, tokens) or samples, whose mean loss is meant.
+    """
+
+    samples: int
+    predictions: float
+
+
+Shrinkage = tuple[float, float]
+NONE: Final[Shrinkage] = (0.0, 0.0)
+
+
+def shrinkage(sums: Sums) -> Shrinkage:
+    """Rho of inputs and of outputs: what each half would have chosen, had it known the other."""
+    return (0.0 if sums.inputs is None else choose(sums.inputs), 0.0 if sums.outputs is None else choose(sums.outputs))
+
+
+def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
+    """Make the importance of a tensor from its sums.
+
+    Args:
+        sums: of all samples.
+        counts: how many there are.
+        by: shrinkage of inputs and outputs; None for the plain means.
+    """
+    if sums.inputs is None:
+        return _diagonal(sums, counts, by is not None)
+    assert sums.outputs is not None
+    a, g = sums.inputs.sum(axis=0), sums.outputs.sum(axis=0)
+    if by is not None:
+        a, g = shrink(a, by[0]), shrink(g[None], by[1])[0]
+        a = _floored(a)
+    diagonal = g if g.ndim == 1 else np.diagonal(g)
+    scale = float(np.mean(diagonal))
+    g = g / scale if scale > 0 else np.ones_like(g) if g.ndim == 1 else np.eye(len(g))
+    total = sum(sums.tokens)
+    a *= scale / (max(total, 1.0) * max(counts.predictions, 1.0))
+    samples = round(min(total, counts.samples * float(MOST_TOKENS)))
+    return Stat(inputs=a, outputs=g, samples=samples)
+
+
+def _floored(a: Float64) -> Float64:
+    n = a.shape[1]
+    a[:, range(n), range(n)] += FLOOR * max(float(np.mean(np.diagonal(a, axis1=1, axis2=2))), 0.0)
+    return a
+
+
+def _diagonal(sums: Sums, counts: Counts, shrunk: bool) -> Stat:
+    assert sums.diagonal is not None
+    rho = PRIOR_SAMPLES / (PRIOR_SAMPLES + counts.samples) if shrunk else 0.0
+    return Stat(
+        diagonal=_mean(sums.diagonal, counts, rho),
+        quartic=None if sums.quartic is None else _mean(sums.quartic, counts, rho),
+        samples=counts.samples,
+    )
+
+
+def _mean(total: Float64, counts: Counts, rho: float) -> NDArray[np.float32]:
+    return np.asarray(toward_mean(total / max(counts.predictions, 1.0), rho), np.float32)
+
+
+def merged(uses: list[Stat]) -> Stat:
+    """Importance of a tensor that is used in several places: the factors' means, with the trace of the sum.
+
+    A sum of Kronecker products is none. Columns get the sum of the columns' matrices, each times the mean of its rows;
+    rows the sum of their diagonals, each times the mean of its columns.
+    """
+    if len(uses) == 1:
+        return uses[0]
+    if any(use.inputs is None for use in uses):
+        total = sum((dense_diagonal(use) for use in uses), start=np.zeros((), np.float32))
+        return Stat(diagonal=np.asarray(total), samples=max(use.samples for use in uses))
+    groups = max(len(use.inputs) for use in uses if use.inputs is not None)
+    rows: Float64 = np.zeros(1)
+    inputs: Float64 = np.zeros(1)
+    for use in uses:
+        assert use.inputs is not None
+        assert use.outputs is not None
+        diagonal = use.outputs if use.outputs.ndim == 1 else np.diagonal(use.outputs)
+        a = np.broadcast_to(use.inputs, (groups, *use.inputs.shape[1:]))
+        inputs = inputs + use.weight * a
+        rows = rows + use.weight * diagonal * float(np.mean(np.diagonal(a, axis1=1, axis2=2)))
+    outputs = rows / max(float(np.mean(rows)), float(np.finfo(float).tiny))
+    return Stat(inputs=inputs, outputs=outputs, samples=max(use.samples for use in uses))
+
+
+def dense_diagonal(stat: Stat) -> NDArray[np.float32]:
+    """Every I_ii of a tensor with a diagonal or a structure, rows by columns or in the tensor's shape."""
+    if stat.diagonal is not None:
+        return np.asarray(stat.weight * stat.diagonal, np.float32)
+    assert stat.inputs is not None
+    assert stat.outputs is not None
+    rows = stat.outputs if stat.outputs.ndim == 1 else np.diagonal(stat.outputs)
+    columns = np.diagonal(stat.inputs, axis1=1, axis2=2)
+    return np.asarray(stat.weight * rows[:, None] * np.repeat(columns, len(rows) // len(columns), axis=0), np.float32)
