@@ -31,7 +31,7 @@ class Sums:
         outputs: of what faces the rows, [2, R] for a diagonal or [2, R, R].
         tokens: vectors of the layer's input that were counted, by half.
         diagonal: sums of squared gradients of each sample, in the tensor's shape.
-        quartic: sums of squared second derivatives of each sample.
+        quartic: sums of a quarter of the squared second derivatives of each sample.
     """
 
     shape: tuple[int, ...]
