@@ -1,0 +1,314 @@
+"""A small language model of stories, and a sentence encoder, each with the tokenizer it needs. No input is padded."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .core import DATA, Scores, Task, embedding_nats, load, softmax_nats
+
+__all__ = ["minilm", "stories260k"]
+
+_TOKENS = 40_216  # predicted in the first stories, at most 512 a story: what perplexity is stated on
+
+
+def stories260k(data: Path = DATA, *, calibration: int = 128, heldout: int = _TOKENS) -> Task:
+    """Llama of 260,000 weights; a sample is a story, its divergence the mean over tokens.
+
+    Calibration: the first 128 tokens of the last stories; judged on the first stories.
+    """
+    folder = data / "lm" / "stories260k"
+    stories = json.loads((data / "lm" / "tinystories_1000.json").read_text())
+    pieces = json.loads((folder / "tokenizer.json").read_text())
+    encode = partial(_story_tokens, {t: j for j, t in enumerate(pieces["tokens"])}, pieces["scores"], pieces["tokens"])
+    judged: list[Tensor] = []
+    while sum(len(tokens) - 1 for tokens in judged) < heldout:
+        judged.append(torch.tensor(encode(stories[len(judged)])[:512]))
+    known = [encode(story)[:128] for story in stories[: -2 * calibration : -1]]
+    whole = torch.tensor([tokens for tokens in known if len(tokens) == 128][:calibration])
+    file = folder / "model.safetensors"
+    return Task(
+        "stories260k",
+        "stories260K",
+        file,
+        lambda: load(_Llama(64, 172, 5, 8, 4, 8, 512), file),
+        whole.split(16),
+        [tokens[None] for tokens in judged],
+        softmax_nats,
+        partial(_log_loss, judged),
+        lambda scores: float(np.exp(scores.mean())),
+        "perplexity",
+    )
+
+
+def _story_tokens(known: dict[str, int], scores: Sequence[float], pieces: Sequence[str], story: str) -> list[int]:
+    """Byte pairs in the order of their scores, after a beginning of text and a space."""
+    words = (" " + story).replace(" ", "\0 ").split("\0")[1:]  # no piece has a space but at its beginning
+    return [1, *(token for word in words for token in _merged(known, scores, pieces, word))]
+
+
+def _merged(known: dict[str, int], scores: Sequence[float], pieces: Sequence[str], word: str) -> list[int]:
+    tokens: list[int] = []
+    for letter in word:
+        tokens += [known[letter]] if letter in known else [byte + 3 for byte in letter.encode()]
+    while True:
+        pairs = [(known.get(pieces[a] + pieces[b]), j) for j, (a, b) in enumerate(pairwise(tokens))]
+        best = max(((scores[t], -j, t) for t, j in pairs if t is not None), default=None)
+        if best is None:
+            return tokens
+        tokens[-best[1] : -best[1] + 2] = [best[2]]
+
+
+def _log_loss(judged: Sequence[Tensor], found: Sequence[Tensor]) -> Scores:
+    """Minus the log of the next token's probability, for every token but the first of a story."""
+    losses = [
+        nn.functional.cross_entropy(logits[0, :-1].double(), tokens[1:], reduction="none")
+        for logits, tokens in zip(found, judged, strict=True)
+    ]
+    return torch.cat(losses).numpy()
+
+
+class _Norm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
+
+
+class _LlamaAttention(nn.Module):
+    def __init__(self, width: int, heads: int, shared: int, head: int) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(width, heads * head, bias=False)
+        self.k_proj = nn.Linear(width, shared * head, bias=False)
+        self.v_proj = nn.Linear(width, shared * head, bias=False)
+        self.o_proj = nn.Linear(heads * head, width, bias=False)
+        self.head, self.times = head, heads // shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, _ = x.shape
+        q, k, v = (
+            p(x).view(batch, length, -1, self.head).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = _rotated(q), _rotated(k)
+        k, v = (t.repeat_interleave(self.times, 1) for t in (k, v))
+        scores = q @ k.transpose(2, 3) / self.head**0.5
+        later = torch.ones(length, length, dtype=torch.bool).triu(1)
+        mixed = scores.masked_fill(later, -torch.inf).softmax(-1) @ v
+        y: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return y
+
+
+def _rotated(x: Tensor) -> Tensor:
+    """Rotary positions, the two halves of a head being real and imaginary parts."""
+    half = x.shape[-1] // 2
+    angle = torch.arange(x.shape[2])[:, None] * 10_000.0 ** (-torch.arange(half) / half)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+class _LlamaMlp(nn.Module):
+    def __init__(self, width: int, wide: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, wide, bias=False)
+        self.up_proj = nn.Linear(width, wide, bias=False)
+        self.down_proj = nn.Linear(wide, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return y
+
+
+class _LlamaLayer(nn.Module):
+    def __init__(self, width: int, wide: int, heads: int, shared: int, head: int) -> None:
+        super().__init__()
+        self.input_layernorm = _Norm(width)
+        self.self_attn = _LlamaAttention(width, heads, shared, head)
+        self.post_attention_layernorm = _Norm(width)
+        self.mlp = _LlamaMlp(width, wide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x))
+        y: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return y
+
+
+class _Llama(nn.Module):
+    """Decoder whose output layer is the embedding's own matrix."""
+
+    def __init__(self, width: int, wide: int, layers: int, heads: int, shared: int, head: int, words: int) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.embed_tokens = nn.Embedding(words, width)
+        self.model.layers = nn.ModuleList(_LlamaLayer(width, wide, heads, shared, head) for _ in range(layers))
+        self.model.norm = _Norm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.model.embed_tokens(tokens)
+        for layer in self.model.layers:
+            x = layer(x)
+        return nn.functional.linear(self.model.norm(x), self.model.embed_tokens.weight)
+
+
+def minilm(file: Path, data: Path = DATA, *, calibration: int = 256, heldout: int = 1500) -> Task:
+    """Sentence encoder of six layers; unit embeddings, mean over tokens.
+
+    Calibration: the sentences of pairs drawn at random, once; judged on the other pairs. With `calibration` 0 on all.
+    """
+    lines = (data / "minilm" / "stsb_dev.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    words = {word: j for j, word in enumerate((data / "minilm" / "vocab.txt").read_text().splitlines())}
+    order = np.random.default_rng(0).permutation(len(rows))
+    known = [rows[j] for j in order[: calibration // 2]]
+    seen = {sentence for row in known for sentence in row[1:3]}
+    judged = [rows[j] for j in np.sort(order[calibration // 2 :]) if not seen & set(rows[j][1:3])][:heldout]
+    texts = list(dict.fromkeys(sentence for row in judged for sentence in row[1:3]))
+    batches, place = _by_length(words, texts)
+    pairs = np.array([[place[sentence] for sentence in row[1:3]] for row in judged])
+    return Task(
+        "minilm",
+        "all-MiniLM-L6-v2",
+        file,
+        lambda: load(_Encoder(), file),
+        _by_length(words, sorted(seen), most=16)[0],
+        batches,
+        embedding_nats,
+        partial(_cosines, pairs),
+        partial(_spearman, np.array([float(row[0]) for row in judged])),
+        "Spearman",
+    )
+
+
+def _by_length(words: dict[str, int], texts: Sequence[str], most: int = 32) -> tuple[list[Tensor], dict[str, int]]:
+    """Batches of texts with equally many tokens, and the place of each text in them all."""
+    found: dict[int, list[str]] = {}
+    tokens = {text: _word_pieces(words, text) for text in texts}
+    for text in texts:
+        found.setdefault(len(tokens[text]), []).append(text)
+    groups = [group[at : at + most] for _, group in sorted(found.items()) for at in range(0, len(group), most)]
+    flat = [text for group in groups for text in group]
+    return [torch.tensor([tokens[text] for text in group]) for group in groups], {t: j for j, t in enumerate(flat)}
+
+
+def _word_pieces(words: dict[str, int], text: str, most: int = 256) -> list[int]:
+    """Lower case without accents, punctuation apart, then the longest pieces of the vocabulary, greedily."""
+    plain = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
+    spaced = "".join(f" {c} " if _punctuation(c) else c for c in plain)
+    tokens: list[int] = []
+    for word in spaced.split():
+        tokens += _pieces(words, word)
+    return [words["[CLS]"], *tokens[: most - 2], words["[SEP]"]]
+
+
+def _punctuation(c: str) -> bool:
+    return unicodedata.category(c).startswith("P") or (c.isascii() and c.isprintable() and not c.isalnum() and c != " ")
+
+
+def _pieces(words: dict[str, int], word: str) -> list[int]:
+    out: list[int] = []
+    start = 0
+    while start < len(word):
+        prefix = "##" if start else ""
+        end = next((e for e in range(len(word), start, -1) if prefix + word[start:e] in words), None)
+        if end is None:
+            return [words["[UNK]"]]
+        out.append(words[prefix + word[start:end]])
+        start = end
+    return out
+
+
+def _cosines(pairs: np.ndarray, found: Sequence[Tensor]) -> Scores:
+    unit = torch.cat(list(found)).double().numpy()
+    return np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[pairs[:, 1]])
+
+
+def _spearman(wanted: Scores, scores: Scores) -> float:
+    """Correlation of ranks, ties at their mean rank."""
+    return float(np.corrcoef(_ranks(wanted), _ranks(scores))[0, 1])
+
+
+def _ranks(values: Scores) -> Scores:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return ((2 * last - counts - 1) / 2)[inverse]
+
+
+class _Embeddings(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(30_522, 384)
+        self.position_embeddings = nn.Embedding(512, 384)
+        self.token_type_embeddings = nn.Embedding(2, 384)
+        self.LayerNorm = nn.LayerNorm(384, eps=1e-12)
+        self.register_buffer("position_ids", torch.arange(512)[None])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        place = self.position_ids[:, : tokens.shape[1]]
+        x = self.word_embeddings(tokens) + self.position_embeddings(place)
+        y: Tensor = self.LayerNorm(x + self.token_type_embeddings(torch.zeros_like(tokens)))
+        return y
+
+
+class _Residual(nn.Module):
+    """Linear layer, addition, norm."""
+
+    def __init__(self, inside: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inside, 384)
+        self.LayerNorm = nn.LayerNorm(384, eps=1e-12)
+
+    def forward(self, x: Tensor, short: Tensor) -> Tensor:
+        y: Tensor = self.LayerNorm(self.dense(x) + short)
+        return y
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(384, 384) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (p(x).unflatten(2, (12, 32)).transpose(1, 2) for p in (self.query, self.key, self.value))
+        mixed = (q @ k.transpose(2, 3) / 32**0.5).softmax(-1) @ v
+        return mixed.transpose(1, 2).flatten(2)
+
+
+class _EncoderLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Module()
+        self.attention.self = _SelfAttention()
+        self.attention.output = _Residual(384)
+        self.intermediate = nn.Module()
+        self.intermediate.dense = nn.Linear(384, 1536)
+        self.output = _Residual(1536)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attention.output(self.attention.self(x), x)
+        y: Tensor = self.output(nn.functional.gelu(self.intermediate.dense(x)), x)
+        return y
+
+
+class _Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = _Embeddings()
+        self.encoder = nn.Module()
+        self.encoder.layer = nn.ModuleList(_EncoderLayer() for _ in range(6))
+        self.pooler = nn.Module()  # in the file, not in use
+        self.pooler.dense = nn.Linear(384, 384)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embeddings(tokens)
+        for layer in self.encoder.layer:
+            x = layer(x)
+        return nn.functional.normalize(x.mean(1), dim=-1)

@@ -1,0 +1,49 @@
+"""The benchmarks' networks compute what their authors' do: each reproduces its known figure on its own data."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.tasks import task
+from benchmarks.tasks.core import embedding_nats, outputs, softmax_nats
+
+BASELINES = {"lenet5": 0.9899, "resnet20": 0.9163, "resnet32": 0.9303, "stories260k": 5.083}
+
+
+@pytest.mark.parametrize("key", BASELINES)
+def test_the_network_reproduces_its_figure(key):
+    found = task(key)
+    if found is None:
+        pytest.skip("the real networks are missing")
+    judged = outputs(found.build(), found.heldout)
+    assert found.summary(found.score(judged)) == pytest.approx(BASELINES[key], abs=5e-4)
+    assert sum(map(len, found.calibration)) <= 512
+
+
+@pytest.mark.parametrize("key", ["lenet5", "resnet20", "stories260k"])
+def test_no_calibration_input_is_judged(key):
+    found = task(key)
+    if found is None:
+        pytest.skip("the real networks are missing")
+    length = found.calibration[0][0].numel()
+    known = {sample.reshape(-1).numpy().tobytes() for batch in found.calibration for sample in batch}
+    judged = {sample.reshape(-1)[:length].numpy().tobytes() for batch in found.heldout for sample in batch}
+    assert not known & judged
+
+
+def test_divergences():
+    p, q = np.array([0.2, 0.3, 0.5]), np.array([0.6, 0.3, 0.1])
+    wanted = float(np.sum(p * np.log(p / q)))
+    logits = torch.from_numpy(np.stack([np.log(p), np.log(q)]))
+    found = softmax_nats(logits, logits.flip(0) + 7)  # a constant changes no probability
+    assert found[0] == pytest.approx(wanted)
+    assert found.shape == (2,)
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+    assert float(embedding_nats(a, b)) == pytest.approx(1 - 0.6)  # of unit vectors: 1 - cosine
