@@ -34,7 +34,11 @@ typedef struct {
     int64_t width;      /* kernel width */
     int64_t positions;  /* kernel positions: plane p of the scan is position p mod positions */
     const uint8_t *cls; /* class of each symbol; NULL: all 0 */
-    int16_t *out;       /* fine indices */
+    int16_t *out;       /* fine indices; a decoder that looks at no neighbours needs none */
+    float *scaled;      /* decoder: fine index times factor, rounded once; NULL: not wanted */
+    float factor;
+    uint32_t plain, weighted; /* decoder: sum r_i and sum i r_i mod 2^32, i from 1 */
+    int64_t beyond;     /* decoder: escapes */
 } segment;
 
 typedef struct {
@@ -53,7 +57,7 @@ static int has_avx2(void) {
 #endif
 }
 
-API int64_t nw_abi(void) { return 3; }
+API int64_t nw_abi(void) { return 4; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -116,32 +120,44 @@ static inline int32_t advance(const model *q, int32_t v, uint8_t *state) {
 /* Symbols 0 and 255 are escapes (even, odd) and never flipped; nor is -127, whose flip would be the odd escape. */
 static inline int32_t unflip(int32_t v, int32_t flip) { return v < 2 - CENTRE || v == CENTRE - 1 ? v : (v ^ flip) - flip; }
 
-static int64_t decode_scalar(const uint8_t *bytes, int64_t size, int lanes, const uint32_t *tables, const model *q, segment *segs, int64_t count) {
-    uint32_t x[LANES];
-    if (size < 4 * lanes) return -1;
-    memcpy(x, bytes, 4 * (size_t)lanes);
-    int64_t at = 4 * lanes;
-    for (int64_t j = 0; j < count; j++) {
-        segment *s = segs + j;
-        uint8_t state[LANES] = {0};
-        int32_t table[LANES], flip[LANES];
-        for (int64_t i = 0; i < s->n; i += lanes) {
-            int m = s->n - i < lanes ? (int)(s->n - i) : lanes;
-            contexts(s, q, s->out, i, m, table, flip);
-            for (int l = 0; l < m; l++) {
-                uint32_t e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (x[l] & (SLOTS - 1))];
-                x[l] = ((e >> 20) + 1) * (x[l] >> PRECISION) + ((e >> 8) & (SLOTS - 1));
-                if (x[l] < LOW) {
-                    if (at + 2 > size) return -1;
-                    x[l] = x[l] << 16 | (uint32_t)bytes[at] | (uint32_t)bytes[at + 1] << 8;
-                    at += 2;
-                }
-                s->out[i + l] = (int16_t)advance(q, unflip((int32_t)(e & 255) - CENTRE, flip[l]), state + l);
+typedef struct {
+    uint32_t x[LANES]; /* coder states */
+    const uint8_t *at, *end;
+    int64_t *place;    /* of escapes in their segments, and the fine indices that stand there */
+    int16_t *held;
+    int64_t room, escapes;
+} reader;
+
+/* A decoded symbol goes where it is wanted. */
+static inline void put(reader *d, segment *s, int64_t i, int32_t v, int32_t r) {
+    if (s->out) s->out[i] = (int16_t)r;
+    if (s->scaled) s->scaled[i] = (float)r * s->factor;
+    s->plain += (uint32_t)r, s->weighted += (uint32_t)(i + 1) * (uint32_t)r;
+    if (v != -CENTRE && v != CENTRE - 1) return;
+    if (d->escapes < d->room) d->place[d->escapes] = i, d->held[d->escapes] = (int16_t)r;
+    d->escapes++, s->beyond++;
+}
+
+/* Symbols from i to the end of a segment. Returns 0, or -1 where the words run out. */
+static int decode_scalar(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, int64_t i) {
+    int32_t table[LANES], flip[LANES];
+    for (; i < s->n; i += lanes) {
+        int m = s->n - i < lanes ? (int)(s->n - i) : lanes;
+        contexts(s, q, s->out, i, m, table, flip);
+        for (int l = 0; l < m; l++) {
+            uint32_t y = d->x[l], e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (y & (SLOTS - 1))];
+            y = ((e >> 20) + 1) * (y >> PRECISION) + ((e >> 8) & (SLOTS - 1));
+            if (y < LOW) {
+                if (d->end - d->at < 2) return -1;
+                y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
+                d->at += 2;
             }
+            d->x[l] = y;
+            int32_t v = unflip((int32_t)(e & 255) - CENTRE, flip[l]);
+            put(d, s, i + l, v, advance(q, v, state + l));
         }
     }
-    for (int l = 0; l < lanes; l++) if (x[l] != LOW) return -2;
-    return at;
+    return 0;
 }
 
 #ifdef X86
@@ -160,112 +176,142 @@ static int64_t decode_scalar(const uint8_t *bytes, int64_t size, int lanes, cons
 #define ROW64(m) ROW16(m), ROW16((m) + 16), ROW16((m) + 32), ROW16((m) + 48)
 static const uint8_t EXPAND[256][8] = {ROW64(0), ROW64(64), ROW64(128), ROW64(192)};
 
-/* Eight lanes: states x, first entries of their tables; returns the entries. */
-AVX2 static inline __m256i step8(__m256i *x, __m256i first, const uint32_t *tables, const uint8_t *bytes, int64_t *at) {
-    __m256i slot = _mm256_and_si256(*x, _mm256_set1_epi32(SLOTS - 1));
-    uint32_t s[8] __attribute__((aligned(32)));
-    _mm256_store_si256((__m256i *)s, _mm256_add_epi32(slot, first));
-    __m256i e = _mm256_setr_epi32((int)tables[s[0]], (int)tables[s[1]], (int)tables[s[2]], (int)tables[s[3]], (int)tables[s[4]],
-                                  (int)tables[s[5]], (int)tables[s[6]], (int)tables[s[7]]);
-    __m256i freq = _mm256_add_epi32(_mm256_srli_epi32(e, 20), _mm256_set1_epi32(1));
-    __m256i bias = _mm256_and_si256(_mm256_srli_epi32(e, 8), _mm256_set1_epi32(SLOTS - 1));
-    __m256i y = _mm256_add_epi32(_mm256_mullo_epi32(freq, _mm256_srli_epi32(*x, PRECISION)), bias);
-    __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
-    int mask = _mm256_movemask_ps(_mm256_castsi256_ps(low));
-    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(bytes + *at)));
-    words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)EXPAND[mask])));
-    __m256i grown = _mm256_or_si256(_mm256_slli_epi32(y, 16), words);
-    *x = _mm256_blendv_epi8(y, grown, low);
-    *at += 2 * __builtin_popcount((unsigned)mask);
-    return e;
+/* Lanes 8 g .. 8 g + 7: entries of their slots. The slots go through memory: as scalars the table can be read at three a cycle. */
+AVX2 static inline __m256i look_up(const uint32_t *tables, const uint32_t *slot) {
+    return _mm256_setr_epi32((int)tables[slot[0]], (int)tables[slot[1]], (int)tables[slot[2]], (int)tables[slot[3]],
+                             (int)tables[slot[4]], (int)tables[slot[5]], (int)tables[slot[6]], (int)tables[slot[7]]);
 }
 
-AVX2 static int64_t decode_avx2(const uint8_t *bytes, int64_t size, const uint32_t *tables, const model *q, segment *segs, int64_t count) {
-    /* The vector loop reads up to 16 bytes past its position, four times a group: it leaves the tail to the caller's padding. */
-    if (size < 4 * LANES) return -1;
-    uint32_t x[LANES] __attribute__((aligned(32)));
-    memcpy(x, bytes, sizeof x);
-    int64_t at = sizeof x;
-    const int trellis = q->codebooks == 2;
-    const __m256i one = _mm256_set1_epi8(1), tap0 = _mm256_set1_epi8((char)q->tap0), tap1 = _mm256_set1_epi8((char)q->tap1);
-    const __m256i half = _mm256_set1_epi8(0x7f), centre = _mm256_set1_epi32(CENTRE), low8 = _mm256_set1_epi32(255);
-    for (int64_t j = 0; j < count; j++) {
-        segment *s = segs + j;
-        uint8_t state[LANES] __attribute__((aligned(32))) = {0};
-        int32_t table[LANES] __attribute__((aligned(32))) = {0}, flip[LANES] __attribute__((aligned(32))) = {0};
-        const int neighbours = q->levels > 1 && s->plane > 0;
-        const int32_t scale = (int32_t)(q->levels * q->codebooks);
-        int64_t i = 0;
-        for (; i + LANES <= s->n; i += LANES) {
-            if (at > size) return -1;
-            if (neighbours) contexts(s, q, s->out, i, LANES, table, flip);
-            __m256i X[4];
+/* States before -> states after their entries, refilled with words from *at on. */
+AVX2 static inline __m256i step8(__m256i x, __m256i e, const uint8_t **at) {
+    __m256i freq = _mm256_add_epi32(_mm256_srli_epi32(e, 20), _mm256_set1_epi32(1));
+    __m256i bias = _mm256_and_si256(_mm256_srli_epi32(e, 8), _mm256_set1_epi32(SLOTS - 1));
+    __m256i y = _mm256_add_epi32(_mm256_mullo_epi32(freq, _mm256_srli_epi32(x, PRECISION)), bias);
+    __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
+    unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(low));
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)*at));
+    words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)EXPAND[mask])));
+    *at += 2 * __builtin_popcount(mask);
+    return _mm256_blendv_epi8(y, _mm256_or_si256(_mm256_slli_epi32(y, 16), words), low);
+}
+
+AVX2 static inline uint32_t sum8(__m256i v) {
+    uint32_t part[8], sum = 0;
+    _mm256_storeu_si256((__m256i *)part, v);
+    for (int l = 0; l < 8; l++) sum += part[l];
+    return sum;
+}
+
+enum { NO_CONTEXT, CLASS, NEIGHBOURS }; /* what the table of a symbol depends on, besides the trellis */
+
+/* Whole groups of a segment, while 64 bytes are left to read ahead; returns the symbols done. Inlined for each combination. */
+AVX2 static inline __attribute__((always_inline)) int64_t
+groups(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const int trellis, const int context) {
+    const __m256i one8 = _mm256_set1_epi8(1), tap0 = _mm256_set1_epi8((char)q->tap0), tap1 = _mm256_set1_epi8((char)q->tap1);
+    const __m256i half = _mm256_set1_epi8(0x7f), centre = _mm256_set1_epi32(CENTRE), low8 = _mm256_set1_epi32(255), one = _mm256_set1_epi16(1);
+    const __m256i first = _mm256_setr_epi16(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), second = _mm256_add_epi16(first, _mm256_set1_epi16(16));
+    const __m256 factor = _mm256_set1_ps(s->factor);
+    __m256i x[4], plain = _mm256_setzero_si256(), prefix = plain, within = plain;
+    int32_t table[LANES] __attribute__((aligned(32))) = {0}, flip[LANES] __attribute__((aligned(32))) = {0};
+    uint32_t slot[LANES] __attribute__((aligned(32)));
+    const uint8_t *at = d->at;
+    int64_t i = 0;
+    for (int g = 0; g < 4; g++) x[g] = _mm256_loadu_si256((const __m256i *)(d->x + 8 * g));
+    for (; i + LANES <= s->n && d->end - at >= 64; i += LANES) {
+        if (context == NEIGHBOURS) contexts(s, q, s->out, i, LANES, table, flip);
+        for (int g = 0; g < 4; g++) {
+            __m256i t = _mm256_setzero_si256();
+            if (context == NEIGHBOURS) t = _mm256_load_si256((const __m256i *)(table + 8 * g));
+            if (context == CLASS) t = _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(s->cls + i + 8 * g))), trellis);
+            if (trellis) t = _mm256_add_epi32(t, _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(state + 8 * g))), _mm256_set1_epi32(1)));
+            __m256i in = _mm256_and_si256(x[g], _mm256_set1_epi32(SLOTS - 1));
+            _mm256_store_si256((__m256i *)(slot + 8 * g), _mm256_add_epi32(in, _mm256_slli_epi32(t, PRECISION)));
+        }
+        __asm__ volatile("" : : "r"(slot) : "memory"); /* or the compiler takes the slots out of the registers, which is slower */
+        __m256i v[4];
+        for (int g = 0; g < 4; g++) v[g] = look_up(tables, slot + 8 * g);
+        for (int g = 0; g < 4; g++) x[g] = step8(x[g], v[g], &at);
+        for (int g = 0; g < 4; g++) v[g] = _mm256_sub_epi32(_mm256_and_si256(v[g], low8), centre);
+        if (context == NEIGHBOURS)
             for (int g = 0; g < 4; g++) {
-                __m256i t;
-                if (neighbours) t = _mm256_load_si256((__m256i *)(table + 8 * g));
-                else if (s->cls) {
-                    t = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(s->cls + i + 8 * g)));
-                    t = scale == 1 ? t : scale == 2 ? _mm256_slli_epi32(t, 1) : _mm256_mullo_epi32(t, _mm256_set1_epi32(scale));
-                }
-                else t = _mm256_setzero_si256();
-                if (trellis) t = _mm256_add_epi32(t, _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64((__m128i *)(state + 8 * g))), _mm256_set1_epi32(1)));
-                __m256i y = _mm256_load_si256((__m256i *)(x + 8 * g));
-                __m256i v = _mm256_sub_epi32(_mm256_and_si256(step8(&y, _mm256_slli_epi32(t, PRECISION), tables, bytes, &at), low8), centre);
-                _mm256_store_si256((__m256i *)(x + 8 * g), y);
-                if (neighbours) {
-                    __m256i f = _mm256_load_si256((__m256i *)(flip + 8 * g));
-                    __m256i keep = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(2 - CENTRE), v), _mm256_cmpeq_epi32(v, _mm256_set1_epi32(CENTRE - 1)));
-                    f = _mm256_andnot_si256(keep, f);
-                    v = _mm256_sub_epi32(_mm256_xor_si256(v, f), f);
-                }
-                X[g] = v;
+                __m256i f = _mm256_load_si256((const __m256i *)(flip + 8 * g));
+                __m256i keep = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(2 - CENTRE), v[g]), _mm256_cmpeq_epi32(v[g], _mm256_set1_epi32(CENTRE - 1)));
+                f = _mm256_andnot_si256(keep, f);
+                v[g] = _mm256_sub_epi32(_mm256_xor_si256(v[g], f), f);
             }
-            /* 32 values to 16 bits, in order */
-            __m256i a = _mm256_permute4x64_epi64(_mm256_packs_epi32(X[0], X[1]), 0xd8), b = _mm256_permute4x64_epi64(_mm256_packs_epi32(X[2], X[3]), 0xd8);
-            if (trellis) {
-                __m256i st = _mm256_load_si256((__m256i *)state);
-                __m256i c = _mm256_cmpeq_epi8(_mm256_and_si256(st, one), one);
-                __m256i v8 = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
-                __m256i p = _mm256_cmpeq_epi8(_mm256_and_si256(v8, one), one);
-                st = _mm256_and_si256(_mm256_srli_epi16(st, 1), half);
-                st = _mm256_xor_si256(st, _mm256_xor_si256(_mm256_and_si256(c, tap0), _mm256_and_si256(p, tap1)));
-                _mm256_store_si256((__m256i *)state, st);
-                __m256i ca = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), cb = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1));
-                /* 2v + (-1 * c) sign(v): c is -1 where the second codebook is in force */
-                a = _mm256_add_epi16(_mm256_add_epi16(a, a), _mm256_sign_epi16(ca, a));
-                b = _mm256_add_epi16(_mm256_add_epi16(b, b), _mm256_sign_epi16(cb, b));
-            }
+        /* 32 values to 16 bits and to 8, in order */
+        __m256i a = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[0], v[1]), 0xd8), b = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[2], v[3]), 0xd8);
+        __m256i v8 = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
+        if (trellis) {
+            __m256i st = _mm256_loadu_si256((const __m256i *)state);
+            __m256i c = _mm256_cmpeq_epi8(_mm256_and_si256(st, one8), one8), p = _mm256_cmpeq_epi8(_mm256_and_si256(v8, one8), one8);
+            st = _mm256_and_si256(_mm256_srli_epi16(st, 1), half);
+            _mm256_storeu_si256((__m256i *)state, _mm256_xor_si256(st, _mm256_xor_si256(_mm256_and_si256(c, tap0), _mm256_and_si256(p, tap1))));
+            __m256i ca = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), cb = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1));
+            /* 2v + (-1 * c) sign(v): c is -1 where the second codebook is in force */
+            a = _mm256_add_epi16(_mm256_add_epi16(a, a), _mm256_sign_epi16(ca, a));
+            b = _mm256_add_epi16(_mm256_add_epi16(b, b), _mm256_sign_epi16(cb, b));
+        }
+        if (s->out) {
             _mm256_storeu_si256((__m256i *)(s->out + i), a);
             _mm256_storeu_si256((__m256i *)(s->out + i + 16), b);
         }
-        if (i < s->n) { /* the last, incomplete group */
-            int m = (int)(s->n - i);
-            contexts(s, q, s->out, i, m, table, flip);
-            for (int l = 0; l < m; l++) {
-                uint32_t e = tables[(size_t)(table[l] + (trellis ? state[l] & 1 : 0)) * SLOTS + (x[l] & (SLOTS - 1))];
-                x[l] = ((e >> 20) + 1) * (x[l] >> PRECISION) + ((e >> 8) & (SLOTS - 1));
-                if (x[l] < LOW) {
-                    if (at + 2 > size) return -1;
-                    x[l] = x[l] << 16 | (uint32_t)bytes[at] | (uint32_t)bytes[at + 1] << 8;
-                    at += 2;
-                }
-                s->out[i + l] = (int16_t)advance(q, unflip((int32_t)(e & 255) - CENTRE, flip[l]), state + l);
-            }
+        if (s->scaled) {
+            const __m128i part[4] = {_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1), _mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)};
+            for (int g = 0; g < 4; g++) _mm256_storeu_ps(s->scaled + i + 8 * g, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(part[g])), factor));
+        }
+        /* sum r_i; sum over the groups so far of that sum; sum of r_i times its place in the group */
+        plain = _mm256_add_epi32(plain, _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one)));
+        prefix = _mm256_add_epi32(prefix, plain);
+        within = _mm256_add_epi32(within, _mm256_add_epi32(_mm256_madd_epi16(a, first), _mm256_madd_epi16(b, second)));
+        __m256i escaped = _mm256_or_si256(_mm256_cmpeq_epi8(v8, _mm256_set1_epi8(-CENTRE)), _mm256_cmpeq_epi8(v8, _mm256_set1_epi8(CENTRE - 1)));
+        for (unsigned mask = (unsigned)_mm256_movemask_epi8(escaped); mask; mask &= mask - 1) {
+            int l = __builtin_ctz(mask);
+            int16_t r[LANES];
+            _mm256_storeu_si256((__m256i *)r, a);
+            _mm256_storeu_si256((__m256i *)(r + 16), b);
+            if (d->escapes < d->room) d->place[d->escapes] = i + l, d->held[d->escapes] = r[l];
+            d->escapes++, s->beyond++;
         }
     }
-    if (at > size) return -1;
-    for (int l = 0; l < LANES; l++) if (x[l] != LOW) return -2;
-    return at;
+    d->at = at;
+    for (int g = 0; g < 4; g++) _mm256_storeu_si256((__m256i *)(d->x + 8 * g), x[g]);
+    uint32_t sum = sum8(plain);
+    s->plain = sum;
+    s->weighted = 32 * ((uint32_t)(i / LANES) * sum - sum8(prefix)) + sum8(within);
+    return i;
+}
+
+AVX2 static int64_t decode_avx2(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state) {
+    const int trellis = q->codebooks == 2, context = q->levels > 1 ? NEIGHBOURS : s->cls ? CLASS : NO_CONTEXT;
+    if (trellis && context == NEIGHBOURS) return groups(d, tables, q, s, state, 1, NEIGHBOURS);
+    if (trellis && context == CLASS) return groups(d, tables, q, s, state, 1, CLASS);
+    if (trellis) return groups(d, tables, q, s, state, 1, NO_CONTEXT);
+    if (context == NEIGHBOURS) return groups(d, tables, q, s, state, 0, NEIGHBOURS);
+    if (context == CLASS) return groups(d, tables, q, s, state, 0, CLASS);
+    return groups(d, tables, q, s, state, 0, NO_CONTEXT);
 }
 #endif
 
-/* Decode one chunk. `bytes` must be readable for 64 bytes past `size`. Returns the bytes used, -1: too short, -2: wrong end state. */
-API int64_t nw_decode(const uint8_t *bytes, int64_t size, int64_t lanes, const uint32_t *tables, const model *q, segment *segs, int64_t count) {
-    if (lanes < 1 || lanes > LANES) return -1;
+/* Decode one chunk; `room` places for escapes, of which there may be more. Returns the bytes used, -1: too short, -2: wrong end state. */
+API int64_t nw_decode(const uint8_t *bytes, int64_t size, int64_t lanes, const uint32_t *tables, const model *q, segment *segs, int64_t count,
+                      int64_t *place, int16_t *held, int64_t room) {
+    if (lanes < 1 || lanes > LANES || size < 4 * lanes) return -1;
+    reader d = {.at = bytes + 4 * lanes, .end = bytes + size, .place = place, .held = held, .room = room};
+    memcpy(d.x, bytes, 4 * (size_t)lanes);
+    const int simd = lanes == LANES && has_avx2();
+    for (int64_t j = 0; j < count; j++) {
+        uint8_t state[LANES] = {0};
+        int64_t done = 0;
+        segs[j].plain = segs[j].weighted = 0, segs[j].beyond = 0;
 #ifdef X86
-    if (lanes == LANES && has_avx2()) return decode_avx2(bytes, size, tables, q, segs, count);
+        if (simd) done = decode_avx2(&d, tables, q, segs + j, state);
 #endif
-    return decode_scalar(bytes, size, (int)lanes, tables, q, segs, count);
+        if (decode_scalar(&d, (int)lanes, tables, q, segs + j, state, done)) return -1;
+    }
+    (void)simd;
+    for (int l = 0; l < lanes; l++) if (d.x[l] != LOW) return -2;
+    return d.at - bytes;
 }
 
 /* ---- encoder -------------------------------------------------------------------------------------------------------- */
@@ -638,54 +684,4 @@ API int64_t nw_lines(const int32_t *sizes, int64_t lines, const int32_t *residua
         if (sizes[j]) first = level[at - sizes[j]];
     }
     return at;
-}
-
-/* out[0] = sum r_i, out[1] = sum i r_i, i from 1, mod 2^32; out[2] = how many r_i are at most low or at least high. */
-static inline __attribute__((always_inline)) void scan(const int16_t *r, int64_t n, int32_t low, int32_t high, uint32_t *out) {
-    uint32_t plain = 0, weighted = 0, beyond = 0;
-    for (int64_t i = 0; i < n; i++) {
-        int32_t v = r[i];
-        plain += (uint32_t)v, weighted += (uint32_t)(i + 1) * (uint32_t)v;
-        beyond += (uint32_t)((v <= low) | (v >= high));
-    }
-    out[0] = plain, out[1] = weighted, out[2] = beyond;
-}
-
-#ifdef X86
-AVX2 static void scan_avx2(const int16_t *r, int64_t n, int32_t low, int32_t high, uint32_t *out) { scan(r, n, low, high, out); }
-#endif
-
-API void nw_scan(const int16_t *r, int64_t n, int64_t low, int64_t high, uint32_t *out) {
-#ifdef X86
-    if (has_avx2()) {
-        scan_avx2(r, n, (int32_t)low, (int32_t)high, out);
-        return;
-    }
-#endif
-    scan(r, n, (int32_t)low, (int32_t)high, out);
-}
-
-/* Where r_i is at most low or at least high, in order; `places` has room for all. Blocks of 64 without any are skipped whole. */
-static inline __attribute__((always_inline)) int64_t find(const int16_t *r, int64_t n, int32_t low, int32_t high, int64_t *places) {
-    int64_t count = 0, i = 0;
-    const int16_t below = (int16_t)low, above = (int16_t)high;
-    for (; i + 64 <= n; i += 64) {
-        int16_t any = 0;
-        for (int j = 0; j < 64; j++) any |= (int16_t)(-(r[i + j] <= below) | -(r[i + j] >= above));
-        if (!any) continue;
-        for (int j = 0; j < 64; j++) if (r[i + j] <= below || r[i + j] >= above) places[count++] = i + j;
-    }
-    for (; i < n; i++) if (r[i] <= below || r[i] >= above) places[count++] = i;
-    return count;
-}
-
-#ifdef X86
-AVX2 static int64_t find_avx2(const int16_t *r, int64_t n, int32_t low, int32_t high, int64_t *places) { return find(r, n, low, high, places); }
-#endif
-
-API int64_t nw_find(const int16_t *r, int64_t n, int64_t low, int64_t high, int64_t *places) {
-#ifdef X86
-    if (has_avx2()) return find_avx2(r, n, (int32_t)low, (int32_t)high, places);
-#endif
-    return find(r, n, (int32_t)low, (int32_t)high, places);
 }

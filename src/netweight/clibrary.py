@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-ABI = 3
+ABI = 4
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
 Argument = Any
@@ -26,6 +26,11 @@ class CSegment(ctypes.Structure):
         ("positions", ctypes.c_int64),
         ("cls", ctypes.c_void_p),
         ("out", ctypes.c_void_p),
+        ("scaled", ctypes.c_void_p),
+        ("factor", ctypes.c_float),
+        ("plain", ctypes.c_uint32),
+        ("weighted", ctypes.c_uint32),
+        ("beyond", ctypes.c_int64),
     )
 
 

@@ -9,8 +9,6 @@ escape.
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,76 +17,20 @@ from numpy.typing import NDArray
 from netweight import kernels_numpy
 from netweight.clibrary import LIBRARY, CModel, CSegment, call
 from netweight.errors import FormatError
+from netweight.kernel_types import LANES as LANES
+from netweight.kernel_types import PRECISION_BITS as PRECISION_BITS
+from netweight.kernel_types import Bytes as Bytes
+from netweight.kernel_types import Float32 as Float32
+from netweight.kernel_types import Int16 as Int16
+from netweight.kernel_types import Int32 as Int32
+from netweight.kernel_types import Model as Model
+from netweight.kernel_types import Run as Run
+from netweight.kernel_types import Segment as Segment
+from netweight.kernel_types import Tables as Tables
+from netweight.kernel_types import Target as Target
+from netweight.kernel_types import Uint16 as Uint16
 
-LANES = 32
-PRECISION_BITS = 12
-READ_AHEAD_BYTES = 64  # the vector loop reads beyond its words
-
-Bytes = NDArray[np.uint8]
-Int16 = NDArray[np.int16]
-Uint16 = NDArray[np.uint16]
-Int32 = NDArray[np.int32]
-Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of one tensor's scan: symbols `start` .. `start + size`.
-
-    Attributes:
-        size: symbols.
-        start: index of the first one in the tensor's scan.
-        plane: symbols of one kernel position, or 0 where neighbours are not looked at.
-        width: width of the kernel.
-        positions: kernel positions; plane p of the scan is position p mod positions.
-        classes: class of each symbol, uint8 [size], or None where all are 0.
-    """
-
-    size: int
-    start: int = 0
-    plane: int = 0
-    width: int = 1
-    positions: int = 1
-    classes: Bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """How the table of a symbol follows from its class, its neighbours and the trellis.
-
-    Table = (class P + level) Z + codebook.
-
-    Attributes:
-        codebooks: Z, 1 or 2.
-        levels: P, 1 or 5.
-        tap0: what codebook 1 flips in the trellis' next state.
-        tap1: what an odd integer flips in it.
-        thresholds: int32 [classes, 4], ascending; the level counts those that |2 left + 2 up - corner| reaches.
-    """
-
-    codebooks: int
-    levels: int
-    tap0: int
-    tap1: int
-    thresholds: Int32
-
-
-class Tables:
-    """T frequency tables of 256 symbols that sum to 4096 each (a table may also be empty, all zero)."""
-
-    def __init__(self, freq: NDArray[np.uint16]) -> None:
-        self.freq = np.ascontiguousarray(freq, np.uint16)
-        total = np.cumsum(self.freq, axis=1, dtype=np.uint32)
-        self.cum = np.ascontiguousarray(total - self.freq, np.uint16)
-
-    @cached_property
-    def entries(self) -> NDArray[np.uint32]:
-        """Decoder's table, uint32 [T, 4096]: (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol."""
-        if LIBRARY is None:
-            return kernels_numpy.entries(self.freq)
-        out = np.empty((len(self.freq), 1 << PRECISION_BITS), np.uint32)
-        call("nw_entries", self.freq, len(self.freq), out)
-        return out
+ESCAPES = 1 << 12  # room for the escapes of a chunk at first
 
 
 def backend() -> str:
@@ -96,11 +38,15 @@ def backend() -> str:
     return "numpy" if LIBRARY is None else "c"
 
 
+def _address(array: NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])  # half the time of array.ctypes
+
+
 def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[CSegment], list[Bytes | None]]:
     """Fill the C structures; the second result keeps the arrays they point to alive."""
     keep = [None if s.classes is None else np.ascontiguousarray(s.classes, np.uint8) for s in segments]
     items = (CSegment * len(segments))()
-    at = out.ctypes.data
+    at = _address(out)
     for item, s, classes in zip(items, segments, keep, strict=True):
         if classes is not None and classes.size < s.size:
             raise ValueError(f"{classes.size} classes for {s.size} symbols")
@@ -108,7 +54,7 @@ def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[C
             raise ValueError(f"neighbours need planes of {LANES} symbols, not {s.plane}")
         item.n, item.start, item.plane = s.size, s.start, s.plane
         item.width, item.positions = s.width, s.positions
-        item.cls, item.out = None if classes is None else classes.ctypes.data, at
+        item.cls, item.out = None if classes is None else _address(classes), at
         at += 2 * s.size
     return items, keep
 
@@ -116,10 +62,13 @@ def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[C
 def _c_model(model: Model, segments: Sequence[Segment], count: int | None = None) -> tuple[Any, Int32]:
     """Fill the C structure; no class may lead beyond the thresholds or, where they are counted, the tables."""
     thresholds = np.ascontiguousarray(model.thresholds, np.int32)
-    top = max((int(s.classes.max()) for s in segments if s.classes is not None and s.classes.size), default=0)
-    if (model.levels > 1 and top >= len(thresholds)) or (
-        count is not None and (top + 1) * model.levels * model.codebooks > count
-    ):
+    room = len(thresholds) if model.levels > 1 else 256
+    if count is not None:
+        room = min(room, count // (model.levels * model.codebooks))
+    # `top` of most segments says without a look at the classes that they fit.
+    doubtful = [s.classes for s in segments if s.classes is not None and s.classes.size and s.top >= room]
+    top = max((int(classes.max()) for classes in doubtful), default=0)
+    if top >= room:
         raise ValueError(f"class {top} has no table among {count} or no thresholds among {len(thresholds)}")
     return ctypes.byref(
         CModel(model.codebooks, model.levels, model.tap0, model.tap1, thresholds.ctypes.data)
@@ -144,24 +93,82 @@ def decode(
     Raises:
         FormatError: the chunk ends early or its lanes do not end where they started.
     """
-    total = sum(s.size for s in segments)
+    runs, used = decode_runs(chunk, lanes, tables, model, segments, [None] * len(segments))
+    parts = [run.fine for run in runs if run.fine is not None]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int16), *parts]), used
+
+
+def decode_runs(
+    chunk: bytes | memoryview, lanes: int, tables: Tables, model: Model, segments: Sequence[Segment],
+    targets: Sequence[Target | None],
+) -> tuple[list[Run], int]:  # fmt: skip
+    """Decode a chunk's segments each to its target, or to fine indices where it has none.
+
+    Args:
+        chunk: lane states, words, and whatever follows them.
+        lanes: interleaved coder states.
+        tables: the T tables.
+        model: the contexts.
+        segments: what the chunk holds.
+        targets: of each.
+
+    Returns:
+        What each decoded to, and how many bytes of the chunk the coder used.
+
+    Raises:
+        FormatError: the chunk ends early or its lanes do not end where they started.
+    """
     if LIBRARY is None:
-        out, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
-    else:
-        out = np.empty(total, np.int16)
-        data = np.empty(len(chunk) + READ_AHEAD_BYTES, np.uint8)
-        data[: len(chunk)] = np.frombuffer(chunk, np.uint8)
-        data[len(chunk) :] = 0
-        items, keep = _c_segments(segments, out)
-        c_model, thresholds = _c_model(model, segments, len(tables.freq))
-        used = call("nw_decode", data, len(chunk), lanes, tables.entries, c_model, items, len(segments))
-        del keep, thresholds
+        fine, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
+        _require_used(used, len(chunk), segments)
+        ends = np.cumsum([s.size for s in segments])[:-1]
+        parts = zip(np.split(fine, ends), targets, strict=True)
+        return [_run(part, model.codebooks, target) for part, target in parts], used
+    wanted = [t is None or (model.levels > 1 and s.plane > 0) for s, t in zip(segments, targets, strict=True)]
+    out = np.empty(sum(s.size for s in segments if any(wanted)), np.int16)
+    items, keep = _c_segments(segments, out)
+    for item, fine_too, s, target in zip(items, wanted, segments, targets, strict=True):
+        item.out = item.out if fine_too else None
+        if target is not None:
+            if target.out.size != s.size or target.out.dtype != np.float32 or not target.out.flags.c_contiguous:
+                raise ValueError(f"a target of {target.out.size} {target.out.dtype} for {s.size} symbols")
+            item.scaled, item.factor = _address(target.out), float(target.factor)
+    data = np.frombuffer(chunk, np.uint8)
+    c_model, thresholds = _c_model(model, segments, len(tables.freq))
+    room = ESCAPES
+    while True:
+        places, held = np.empty(room, np.int64), np.empty(room, np.int16)
+        used = call(
+            "nw_decode", data, len(chunk), lanes, tables.entries, c_model, items, len(segments), places, held, room
+        )
+        escapes = sum(item.beyond for item in items)
+        if used < 0 or escapes <= room:
+            break
+        room = escapes
+    del keep, thresholds
+    _require_used(used, len(chunk), segments)
+    runs = []
+    at = first = 0
+    for item, fine_too in zip(items, wanted, strict=True):
+        mine = slice(first, first + item.beyond)
+        part = out[at : at + item.n] if fine_too else None
+        runs.append(Run(item.n, (item.plain, item.weighted), places[mine], held[mine], part))
+        at, first = at + item.n, mine.stop
+    return runs, used
+
+
+def _run(fine: Int16, codebooks: int, target: Target | None) -> Run:
+    if target is not None:
+        scale(fine, target.factor, target.out)
+    places = kernels_numpy.escapes(fine, codebooks)
+    return Run(fine.size, kernels_numpy.sums(fine), places, fine[places], fine)
+
+
+def _require_used(used: int, size: int, segments: Sequence[Segment]) -> None:
     if used < 0:
         fact = "ends before its last symbol" if used == -1 else "does not end in the coder's start state"
-        raise FormatError(
-            f"A chunk of {len(chunk)} bytes for {total} symbols {fact}.", "The file is damaged: get it again."
-        )
-    return out, used
+        total = sum(s.size for s in segments)
+        raise FormatError(f"A chunk of {size} bytes for {total} symbols {fact}.", "The file is damaged: get it again.")
 
 
 def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, Int16]:
@@ -274,21 +281,3 @@ def lines(sizes: Int32, residual: Int32, start: int, top: int) -> Int32 | None:
     out = np.empty(residual.size, np.int32)
     used = call("nw_lines", sizes, sizes.size, residual, start, top, out)
     return None if used < 0 else out
-
-
-def scan(values: Int16, low: int, high: int) -> tuple[int, int, int]:
-    """Give sum r_i and sum i r_i mod 2^32, i from 1, and how many r_i are at most `low` or at least `high`."""
-    if LIBRARY is None:
-        return kernels_numpy.scan(values, low, high)
-    out = np.empty(3, np.uint32)
-    call("nw_scan", np.ascontiguousarray(values, np.int16), values.size, low, high, out)
-    return int(out[0]), int(out[1]), int(out[2])
-
-
-def find(values: Int16, low: int, high: int, count: int) -> NDArray[np.int64]:
-    """Give where values are at most `low` or at least `high`: the `count` places that `scan` counted, in order."""
-    if LIBRARY is None:
-        return np.flatnonzero((values <= low) | (values >= high))
-    out = np.empty(count, np.int64)
-    call("nw_find", np.ascontiguousarray(values, np.int16), values.size, low, high, out)
-    return out

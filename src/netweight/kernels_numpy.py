@@ -256,8 +256,14 @@ def lines(sizes: NDArray[np.int32], residual: NDArray[np.int32], start: int, top
     return np.array(out, np.int32)
 
 
-def scan(values: NDArray[np.int16], low: int, high: int) -> tuple[int, int, int]:
-    """Give sum r_i and sum i r_i mod 2^32, i from 1, and how many are at most `low` or at least `high`."""
-    r = values.astype(np.uint32)
+def sums(fine: Int16) -> tuple[int, int]:
+    """Give sum r_i and sum i r_i mod 2^32, i from 1."""
+    r = fine.astype(np.uint32)
     weighted = (r * np.arange(1, r.size + 1, dtype=np.uint32)).sum(dtype=np.uint32)
-    return int(r.sum(dtype=np.uint32)), int(weighted), int(np.count_nonzero((values <= low) | (values >= high)))
+    return int(r.sum(dtype=np.uint32)), int(weighted)
+
+
+def escapes(fine: Int16, codebooks: int) -> Int64:
+    """Where the symbol of -128 or 127 was decoded, which a trellis makes 2v - c sign(v): int64."""
+    low, high = (-CENTRE, CENTRE - 1) if codebooks == 1 else (1 - 2 * CENTRE, 2 * CENTRE - 3)
+    return np.flatnonzero((fine <= low) | (fine >= high))

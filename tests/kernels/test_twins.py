@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netweight import kernels, kernels_numpy
-from netweight.kernels import Model, Segment, Tables
+from netweight.kernels import Model, Segment, Tables, Target
 
 pytestmark = [
     pytest.mark.core,
@@ -17,6 +17,7 @@ pytestmark = [
 
 LENGTHS = st.lists(st.sampled_from([0, 1, 3, 31, 32, 33, 64, 100, 257, 640]), min_size=1, max_size=4)
 SEEDS = st.integers(0, 2**32 - 1)
+PI = np.float32(np.pi)
 PLAIN = st.fixed_dictionaries({"lanes": st.sampled_from([1, 4, 32]), "bits": st.just(0)})
 TRELLIS = st.fixed_dictionaries({"lanes": st.just(32), "bits": st.integers(3, 8)})
 KINDS = st.tuples(
@@ -141,19 +142,40 @@ def test_scale(seed: int, factor: float) -> None:
     same((found,), (expected,))
 
 
-@settings(deadline=None, max_examples=60)
-@given(seed=SEEDS, size=st.integers(0, 3000), low=st.integers(-300, 0), high=st.integers(1, 300))
-def test_scan(seed: int, size: int, low: int, high: int) -> None:
-    values = np.random.default_rng(seed).integers(-32768, 32768, size).astype(np.int16)
-    plain = sum(values.tolist()) % 2**32
-    weighted = sum(i * v for i, v in enumerate(values.tolist(), 1)) % 2**32
-    beyond = sum(v <= low or v >= high for v in values.tolist())
-    assert kernels.scan(values, low, high) == kernels_numpy.scan(values, low, high) == (plain, weighted, beyond)
-    expected = [i for i, v in enumerate(values.tolist()) if v <= low or v >= high]
-    assert kernels.find(values, low, high, beyond).tolist() == expected
-    rare = np.where(np.arange(size) % 777 == 5, values, 0).astype(np.int16)
-    count = kernels.scan(rare, low - 1, high)[2]
-    assert kernels.find(rare, low - 1, high, count).tolist() == np.flatnonzero((rare < low) | (rare >= high)).tolist()
+@settings(deadline=None, max_examples=120)
+@given(seed=SEEDS, lengths=LENGTHS, kind=KINDS, to_target=st.lists(st.booleans(), min_size=4, max_size=4))
+def test_runs(make: Any, seed: int, lengths: list[int], kind: dict[str, Any], to_target: list[bool]) -> None:
+    """Sums, escapes and scaled values of each segment, against plain Python."""
+    chunk = make(seed, lengths, **kind)
+    data = chunk.encoded()
+    factor = np.float32(0.3)
+    targets = [
+        Target(np.full(n, np.nan, np.float32), factor) if t else None for n, t in zip(lengths, to_target, strict=False)
+    ]
+    runs, used = kernels.decode_runs(data, chunk.lanes, chunk.tables, chunk.model, chunk.segments, targets)
+    assert used == len(data)
+    at = 0
+    for run, k, target in zip(runs, chunk.k, targets, strict=True):
+        r = chunk.fine[at : at + k.size]
+        at += k.size
+        places = [i for i, v in enumerate(k.tolist()) if not -128 < v < 127]
+        assert run.places.tolist() == places
+        assert run.held.tolist() == r[places].tolist()
+        assert run.sums == (sum(r.tolist()) % 2**32, sum(i * v for i, v in enumerate(r.tolist(), 1)) % 2**32)
+        if run.fine is not None:
+            np.testing.assert_array_equal(run.fine, r)
+        assert run.fine is not None or target is not None
+        if target is not None:
+            np.testing.assert_array_equal(target.out, r.astype(np.float32) * factor)
+
+
+def test_more_escapes_than_there_is_room_for(make: Any) -> None:
+    chunk = make(1, [40_000], spread=600.0)
+    (run,), _ = kernels.decode_runs(
+        chunk.encoded(), 32, chunk.tables, chunk.model, chunk.segments, [Target(np.empty(40_000, np.float32), PI)]
+    )
+    assert run.places.size > kernels.ESCAPES
+    assert run.places.tolist() == np.flatnonzero((chunk.k[0] < -127) | (chunk.k[0] > 126)).tolist()
 
 
 @settings(deadline=None, max_examples=60)

@@ -49,6 +49,9 @@ for kind in KINDS:
     data = kernels.encode(chunk.symbol, chunk.index, chunk.lengths, chunk.lanes, chunk.tables)
     assert data == chunk.encoded()
     assert np.array_equal(chunk.decoded_by_c(data)[1], chunk.fine)
+    targets = [kernels.Target(np.empty(n, np.float32), np.float32(2)) for n in chunk.lengths]
+    kernels.decode_runs(data, chunk.lanes, chunk.tables, chunk.model, chunk.segments, targets)
+    assert np.array_equal(np.concatenate([t.out for t in targets]), 2.0 * chunk.fine)
     for size in {*range(0, len(data), 7), *range(len(data) - 80, len(data))}:
         alike(chunk, data[:size])
     for _ in range(40):
@@ -75,7 +78,6 @@ for n in (0, 1, 31, 32, 33, 320, 1000):
     row, column = np.arange(5, dtype=np.int16), np.arange(7, dtype=np.int16)
     assert np.array_equal(kernels.classes(row, column, n, n, 6), kernels_numpy.classes(row, column, n, n, 6))
     kernels.scale(np.arange(n, dtype=np.int16), np.float32(0.5), np.empty(n, np.float32))
-    kernels.scan(np.arange(n, dtype=np.int16), -3, 3)
     kernels.lines(np.array([n], np.int32), np.zeros(n, np.int32), 5, 9)
 
 print(f"checked {decodes} chunks")

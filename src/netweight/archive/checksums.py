@@ -24,10 +24,10 @@ def checksum_of_integers(chunk: bytes | memoryview, fine: Sequence[Fine]) -> int
     """
     plain, weighted, at = 0, 0, 0
     for piece in fine:
-        a, b = piece.sums
+        a, b = piece.run.sums
         plain += a
         weighted += b + at * a
-        at += piece.coded.size
+        at += piece.run.size
     return zlib.crc32(struct.pack("<II", plain & 0xFFFFFFFF, weighted & 0xFFFFFFFF), zlib.crc32(chunk))
 
 

@@ -204,8 +204,13 @@ class Archive(Mapping[str, Storage]):
             self._scale(number, opened, place, factor, out.reshape(-1))
 
     def _scale(self, number: int, opened: Opened, place: int, factor: np.float32, flat: NDArray[np.float32]) -> None:
-        for start, piece in self._pieces(number, opened, place):
-            piece.scaled(factor, flat[start : start + piece.coded.size])
+        for chunk in opened.home[place]:
+            at, piece = next((j, p) for j, p in enumerate(opened.plan[chunk]) if p.tensor == place)
+            out = flat[piece.start : piece.start + piece.size]
+            if len(opened.plan[chunk]) == 1:
+                opened.scale(chunk, factor, out)
+            else:
+                self._shared(number, opened, chunk)[at].scaled(factor, out)
 
     def tensor(self, name: str) -> Any:
         """Decode one tensor into a torch tensor of its dtype.

@@ -18,6 +18,7 @@ from netweight.entropy.layout import Layout
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
 from netweight.errors import FormatError
+from netweight.kernels import Target
 
 LARGEST_REALS = 1 << 16
 LARGEST_CHUNK, LARGEST_EXACT_CHUNK = 1 << 20, 1 << 17  # weights, storage elements
@@ -135,23 +136,44 @@ class Opened:
         Raises:
             FormatError: the chunk is damaged.
         """
-        chunk = self.chunks[index]
-        data = self._data[chunk.at : chunk.at + chunk.size]
-        pieces = self.plan[index]
-        out: list[Fine] | list[NDArray[Any]]
-        if self.head is None:
-            out = planes = list(decode_planes_chunk(self._planes, pieces, data))
-            crc = checksum_of_bytes(data, planes)
+        if self.codec is not None:
+            return self._fine(index, [])
+        data = self._bytes(index)
+        planes = list(decode_planes_chunk(self._planes, self.plan[index], data))
+        self._require_checksum(index, checksum_of_bytes(data, planes))
+        return planes
+
+    def scale(self, index: int, factor: np.float32, out: NDArray[np.float32]) -> None:
+        """Decode and check a chunk that holds a piece of one tensor only, as multiples of the factor.
+
+        Raises:
+            FormatError: the chunk is damaged.
+        """
+        assert self.head is not None
+        if self.head.shifts[self.plan[index][0].tensor]:
+            self._fine(index, [])[0].scaled(factor, out)
         else:
-            out = fine = decode_chunk(self.head, pieces, data)
-            crc = checksum_of_integers(data, fine)
-        if crc != chunk.crc:
-            names = self.members[pieces[0].tensor].name
+            self._fine(index, [Target(out, factor)])
+
+    def _fine(self, index: int, targets: Sequence[Target]) -> list[Fine]:
+        assert self.head is not None
+        data = self._bytes(index)
+        fine = decode_chunk(self.head, self.plan[index], data, targets)
+        self._require_checksum(index, checksum_of_integers(data, fine))
+        return fine
+
+    def _bytes(self, index: int) -> memoryview:
+        chunk = self.chunks[index]
+        return self._data[chunk.at : chunk.at + chunk.size]
+
+    def _require_checksum(self, index: int, crc: int) -> None:
+        expected = self.chunks[index].crc
+        if crc != expected:
+            name = self.members[self.plan[index][0].tensor].name
             raise FormatError(
-                f"The checksum of a chunk of {names!r} is {crc:08x}, {chunk.crc:08x} is expected.",
+                f"The checksum of a chunk of {name!r} is {crc:08x}, {expected:08x} is expected.",
                 "The file is damaged: get it again.",
             )
-        return out
 
     def factor(self, member: int) -> np.float32 | None:
         """What the integers of a member are multiplied by, if that is all that its codec does."""

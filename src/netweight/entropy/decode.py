@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netweight import kernels
 from netweight.entropy.layout import Layout, Levels, segment
@@ -21,9 +20,9 @@ from netweight.entropy.stream import (
     plan_chunks,
     symmetric,
 )
-from netweight.entropy.tables import CENTRE, Shape, read
+from netweight.entropy.tables import Shape, read
 from netweight.entropy.trellis import TAPS
-from netweight.kernels import LANES, Float32, Int16, Int32, Model, Tables
+from netweight.kernels import LANES, Float32, Int16, Int32, Model, Run, Tables, Target
 
 LARGEST_BITS = 31  # of the magnitude of an integer with its low bits
 
@@ -101,27 +100,29 @@ class Fine:
     """The decoded integers of a piece: k, or fine indices r behind a trellis.
 
     Attributes:
-        coded: int16 [n], what the tables gave, placeholders where values are escaped.
-        places: where those are.
+        run: what the tables gave, placeholders where values are escaped.
         escaped: int32, what belongs there.
-        sums: sum r_i and sum i r_i of `coded` mod 2^32, i from 1, for the checksum.
         low: int32 [n] low bits, or None.
         shift: how many.
     """
 
-    coded: Int16
-    places: NDArray[np.int64]
+    run: Run
     escaped: Int32
-    sums: tuple[int, int]
     low: Int32 | None = None
     shift: int = 0
 
+    @property
+    def coded(self) -> Int16:
+        """What the tables gave, placeholders where values are escaped; of a piece without a target."""
+        assert self.run.fine is not None
+        return self.run.fine
+
     def full(self) -> Int16 | Int32:
         """All integers: int16 where nothing is escaped and there are no low bits, else int32."""
-        if not self.places.size and self.low is None:
+        if not self.escaped.size and self.low is None:
             return self.coded
         out = self.coded.astype(np.int32)
-        out[self.places] = self.escaped
+        out[self.run.places] = self.escaped
         return out if self.low is None else out << self.shift | self.low
 
     def scaled(self, factor: np.float32, out: Float32) -> None:
@@ -130,24 +131,37 @@ class Fine:
             np.multiply(self.full().astype(np.float32), factor, out=out)
             return
         kernels.scale(self.coded, factor, out)
-        out[self.places] = self.escaped.astype(np.float32) * factor
+        self.patch(factor, out)
+
+    def patch(self, factor: np.float32, out: Float32) -> None:
+        """Put what is escaped where the placeholders' multiples are."""
+        if self.escaped.size:
+            out[self.run.places] = self.escaped.astype(np.float32) * factor
 
 
-def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) -> list[Fine]:
+def decode_chunk(
+    head: Head, pieces: Sequence[Piece], data: bytes | memoryview, targets: Sequence[Target | None] = ()
+) -> list[Fine]:
     """Decode a chunk's pieces.
+
+    Args:
+        head: of the section.
+        pieces: what the chunk holds.
+        data: the chunk.
+        targets: memory for each piece's float32 values, if those are wanted and no integers; None where a piece has
+            low bits.
 
     Raises:
         FormatError: the chunk contradicts its head.
     """
     segments = [segment(head.layouts[p.tensor], head.levels[p.tensor], p.start, p.size) for p in pieces]
-    fine, used = kernels.decode(data, LANES, head.tables, head.model, segments)
+    runs, used = kernels.decode_runs(data, LANES, head.tables, head.model, segments, targets or [None] * len(pieces))
     reader = Reader(data)
     reader.at = used
-    ends = np.cumsum([p.size for p in pieces])[:-1]
-    out = [_escapes(coded, reader, head) for coded in np.split(fine, ends)]
+    out = [_escapes(run, reader, head) for run in runs]
     for j, p in enumerate(pieces):
         if shift := head.shifts[p.tensor]:
-            if out[j].places.size and int(np.abs(out[j].escaped).max()) >> (LARGEST_BITS - shift):
+            if out[j].escaped.size and int(np.abs(out[j].escaped).max()) >> (LARGEST_BITS - shift):
                 raise damaged(f"an escaped value and {shift} low bits need more than {LARGEST_BITS} bits")
             packed = np.frombuffer(reader.take((p.size * shift + 7) // 8), np.uint8)
             spread = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
@@ -155,20 +169,20 @@ def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) 
             out[j] = replace(out[j], low=low, shift=shift)
     if reader.at != len(data):
         raise damaged(f"{len(data) - reader.at} bytes follow a chunk's last value")
+    for fine, target in zip(out, targets, strict=False):
+        if target is not None:
+            fine.patch(target.factor, target.out)
     return out
 
 
-def _escapes(coded: Int16, reader: Reader, head: Head) -> Fine:
+def _escapes(run: Run, reader: Reader, head: Head) -> Fine:
     """Read the values whose placeholders are v = -128 or 127, behind a trellis 2v - c sign(v), in their order."""
-    low, high = (1 - 2 * CENTRE, 2 * CENTRE - 3) if head.bits else (-CENTRE, CENTRE - 1)
-    plain, weighted, beyond = kernels.scan(coded, low, high)
-    places = kernels.find(coded, low, high, beyond) if head.escapes and beyond else np.zeros(0, np.int64)
     values = []
-    for placeholder in coded[places].tolist():
+    for placeholder in run.held.tolist() if head.escapes else ():
         value = reader.signed()
         odd = placeholder > 0  # 127 stands for odd values, -128 for even ones
         if abs(value) > LARGEST_ESCAPE or value & 1 != odd:
             raise damaged(f"the escaped value {value} does not fit its place")
         codebook = placeholder & 1 if head.bits else 0
         values.append(2 * value - codebook * ((value > 0) - (value < 0)) if head.bits else value)
-    return Fine(coded, places, np.array(values, np.int32), (plain, weighted))
+    return Fine(run, np.array(values, np.int32))

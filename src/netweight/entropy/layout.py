@@ -142,14 +142,16 @@ class Levels:
 
     def classes(self, layout: Layout, start: int, size: int) -> Bytes:
         """Class of each scan position start .. start + size, clamped to 0 .. 31."""
-        row = np.full(layout.rows, self.base, np.int16) if self.row is None else (self.row + self.base).astype(np.int16)
+        row = np.zeros(layout.rows, np.int16) if self.row is None else self.row
         if layout.order == "oki":
             row = np.repeat(row, layout.positions)
-        column = np.zeros(layout.columns, np.int16) if self.column is None else self.column
+        column = np.full(layout.columns, self.base, np.int16)
+        if self.column is not None:
+            column += self.column
         return kernels.classes(row, column, start, size, CLASSES - 1)
 
 
 def segment(layout: Layout, levels: Levels, start: int, size: int) -> Segment:
     """What the kernels need to know of a run of a scan."""
     classes = levels.classes(layout, start, size)
-    return Segment(size, start, layout.plane, layout.width, layout.positions, classes)
+    return Segment(size, start, layout.plane, layout.width, layout.positions, classes, CLASSES - 1)

@@ -199,17 +199,19 @@ def _fit(values: NDArray[np.int64], shape: Shape, first: int) -> tuple[list[int]
 
 def _build(shape: Shape, kept: list[Range], lines: Sequence[Sequence[int] | NDArray[np.int32]]) -> Tables:
     weights = np.zeros((len(kept), 256), np.int64)
-    eighths = 1 if shape.fine else 2
+    level = np.concatenate([np.zeros(0, np.int64), *lines]).astype(np.int64) * (1 if shape.fine else 2)
+    values = EIGHTHS[level % 8] << (level // 8)
+    at = 0
     for row, same, (low, high), line in zip(weights, shape.symmetric.tolist(), kept, lines, strict=True):
         if high < low:
             continue
-        level = np.asarray(line, np.int64) * eighths
-        values = EIGHTHS[level % 8] << (level // 8)
+        mine = values[at : at + len(line)]
+        at += len(line)
         if same:
-            row[CENTRE : CENTRE + high + 1] = values
-            row[CENTRE - high : CENTRE + 1] = values[::-1]
+            row[CENTRE : CENTRE + high + 1] = mine
+            row[CENTRE - high : CENTRE + 1] = mine[::-1]
         else:
-            row[CENTRE + low : CENTRE + high + 1] = values
-        if shape.escapes:
-            row[list(ESCAPES)] = 1
+            row[CENTRE + low : CENTRE + high + 1] = mine
+    if shape.escapes:
+        weights[np.ix_(np.flatnonzero(weights.any(axis=1)), np.array(ESCAPES))] = 1
     return Tables(normalise(weights))

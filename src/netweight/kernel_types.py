@@ -1,0 +1,116 @@
+"""What the kernels are given and what they give: runs of scans, models of contexts, tables, decoded runs.
+
+Letters as in kernels.py.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight import kernels_numpy
+from netweight.clibrary import LIBRARY, call
+
+LANES = 32
+PRECISION_BITS = 12
+
+Bytes = NDArray[np.uint8]
+Int16 = NDArray[np.int16]
+Uint16 = NDArray[np.uint16]
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of one tensor's scan: symbols `start` .. `start + size`.
+
+    Attributes:
+        size: symbols.
+        start: index of the first one in the tensor's scan.
+        plane: symbols of one kernel position, or 0 where neighbours are not looked at.
+        width: width of the kernel.
+        positions: kernel positions; plane p of the scan is position p mod positions.
+        classes: class of each symbol, uint8 [size], or None where all are 0.
+        top: no class is larger.
+    """
+
+    size: int
+    start: int = 0
+    plane: int = 0
+    width: int = 1
+    positions: int = 1
+    classes: Bytes | None = None
+    top: int = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How the table of a symbol follows from its class, its neighbours and the trellis.
+
+    Table = (class P + level) Z + codebook.
+
+    Attributes:
+        codebooks: Z, 1 or 2.
+        levels: P, 1 or 5.
+        tap0: what codebook 1 flips in the trellis' next state.
+        tap1: what an odd integer flips in it.
+        thresholds: int32 [classes, 4], ascending; the level counts those that |2 left + 2 up - corner| reaches.
+    """
+
+    codebooks: int
+    levels: int
+    tap0: int
+    tap1: int
+    thresholds: Int32
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the fine indices of a segment go as float32(r) factor, rounded once.
+
+    Attributes:
+        out: float32 [size], contiguous.
+        factor: float32.
+    """
+
+    out: Float32
+    factor: np.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a segment decoded to.
+
+    Attributes:
+        size: symbols.
+        sums: sum r_i and sum i r_i mod 2^32, i from 1.
+        places: int64, where the symbols are escapes.
+        held: int16, the fine indices that stand there.
+        fine: int16 [size]; None where they went to a target and no neighbour is looked at.
+    """
+
+    size: int
+    sums: tuple[int, int]
+    places: NDArray[np.int64]
+    held: Int16
+    fine: Int16 | None
+
+
+class Tables:
+    """T frequency tables of 256 symbols that sum to 4096 each (a table may also be empty, all zero)."""
+
+    def __init__(self, freq: NDArray[np.uint16]) -> None:
+        self.freq = np.ascontiguousarray(freq, np.uint16)
+        total = np.cumsum(self.freq, axis=1, dtype=np.uint32)
+        self.cum = np.ascontiguousarray(total - self.freq, np.uint16)
+
+    @cached_property
+    def entries(self) -> NDArray[np.uint32]:
+        """Decoder's table, uint32 [T, 4096]: (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol."""
+        if LIBRARY is None:
+            return kernels_numpy.entries(self.freq)
+        out = np.empty((len(self.freq), 1 << PRECISION_BITS), np.uint32)
+        call("nw_entries", self.freq, len(self.freq), out)
+        return out
