@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.archive import Archive
+from netweight.bound import ignorant
 from netweight.bound.account import Account, Spent, account
 from netweight.bound.fit import Fit, fit
 from netweight.bound.models import MODELS, Components, least_loss, rate_nats
+from netweight.bound.spread import couples
 from netweight.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from netweight.codecs.base import takes
 from netweight.codecs.registry import EXACT
@@ -68,7 +70,6 @@ class TensorBound:
         shape: elements along each axis.
         weights: elements.
         outside: why no law is assumed for it; empty where one is.
-        importance: loss = importance / 2 times the squared error.
         fit: what the laws were fitted to; None outside.
         reached: what the file does; None without a file.
         rate_bits: by model, R(D) at the loss reached.
@@ -80,7 +81,6 @@ class TensorBound:
     shape: tuple[int, ...]
     weights: int
     outside: str
-    importance: float
     fit: Fit | None
     reached: Reached | None
     rate_bits: Mapping[str, float] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Bound:
             loss: total, > 0; the measured one if None.
         """
         wanted = self.loss if loss is None else loss
-        return rate_nats(MODELS[model].law, self._components(model), wanted) / log(2) if self.modelled else 0.0
+        return rate_nats(self._components(model), wanted) / log(2) if self.modelled else 0.0
 
     def least_loss(self, model: str, bits: float | None = None) -> float:
         """Least loss of all modelled tensors together at a total rate.
@@ -140,11 +140,29 @@ class Bound:
             bits: total; what the file spends on them if None.
         """
         wanted = self.spent_bits if bits is None else bits
-        return least_loss(MODELS[model].law, self._components(model), wanted * log(2)) if self.modelled else 0.0
+        return least_loss(self._components(model), wanted * log(2)) if self.modelled else 0.0
+
+    @property
+    def inputs(self) -> bool:
+        """Whether an input covariance was measured for any tensor with a law."""
+        return any(t.fit is not None and t.fit.stat.inputs is not None for t in self.modelled)
+
+    def universal_bits(self, loss: float | None = None) -> float:
+        """Rate that Gaussian rows need where the decoder knows no input covariance; reached, so no lower bound.
+
+        Args:
+            loss: total, > 0; the measured one if None.
+        """
+        fits = [t.fit for t in self.modelled if t.fit]
+        known = [fit.components("gaussian-rows") for fit in fits if fit.stat.inputs is None]
+        hidden = [part for fit in fits if fit.stat.inputs is not None for part in ignorant.ignorant(fit)]
+        nothing = Components.gaussian(np.zeros(0), np.zeros(0))
+        wanted = self.loss if loss is None else loss
+        return ignorant.rate_nats(Components.join([nothing, *known]), hidden, wanted) / log(2)
 
     def _components(self, model: str) -> Components:
         if model not in self._joined:
-            parts = [t.fit.components(model, t.importance) for t in self.modelled if t.fit]
+            parts = [t.fit.components(model) for t in self.modelled if t.fit]
             self._joined[model] = Components.join(parts)
         return self._joined[model]
 
@@ -216,9 +234,9 @@ def _tensors(
         found = None
         outside = _outside(info, storage, stat, reached)
         if not outside:
-            found = fit(storage, info.dtype, info.shape)
-            outside = "" if found.variance > 0 else "constant"
-        tensor = TensorBound(name, info.dtype, info.shape, info.size, outside, stat.weight, found, reached)
+            found = fit(storage, info.dtype, info.shape, stat)
+            outside = "" if found.rows.variance > 0 else "constant"
+        tensor = TensorBound(name, info.dtype, info.shape, info.size, outside, found, reached)
         yield _with_bounds(tensor)
 
 
@@ -243,20 +261,19 @@ def _outside(info: TensorInfo, storage: Storage, stat: Stat, reached: Reached | 
         return "empty, zero or not finite"
     if stat.relative:
         return "judged by relative error"
-    if reached is not None and (reached.codec == EXACT or reached.loss <= 0):
+    if couples(stat):
+        return "of an importance that couples rows with different inputs"
+    if reached is not None and reached.codec == EXACT:
         return "stored exactly"
-    return ""
+    return "restored without loss" if reached is not None and reached.loss <= 0 else ""
 
 
 def _with_bounds(tensor: TensorBound) -> TensorBound:
     if tensor.outside or tensor.fit is None or tensor.reached is None:
         return tensor
     rates, losses = {}, {}
-    for model in MODELS.values():
-        parts = tensor.fit.components(model.id, tensor.importance)
-        rates[model.id] = rate_nats(model.law, parts, tensor.reached.loss) / log(2)
-        losses[model.id] = least_loss(model.law, parts, tensor.reached.bits * log(2))
-    return TensorBound(
-        tensor.name, tensor.dtype, tensor.shape, tensor.weights, "", tensor.importance, tensor.fit, tensor.reached,
-        rates, losses,
-    )  # fmt: skip
+    for model in MODELS:
+        parts = tensor.fit.components(model)
+        rates[model] = rate_nats(parts, tensor.reached.loss) / log(2)
+        losses[model] = least_loss(parts, tensor.reached.bits * log(2))
+    return replace(tensor, rate_bits=rates, least_loss=losses)

@@ -1,17 +1,19 @@
-"""Fit the laws of `models` to the weights of one tensor: mean, spread by row, entropy."""
+"""Fit the laws of `models` to the weights of one tensor: mean, spread by row, kernel and input, entropy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import e, exp, pi
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.bound.models import MODELS, Components
+from netweight.bound.models import LAPLACE_POWER, MODELS, Components, Spread
+from netweight.bound.spread import Rows, components
 from netweight.dtypes import is_float, to_float32
 from netweight.entropy.layout import Layout
+from netweight.importance.stat import PLAIN, Stat
 from netweight.theory.general import spacing_entropy_nats
 
 __all__ = ["Fit", "fit"]
@@ -32,60 +34,54 @@ class Fit:
 
     Attributes:
         mean: of all weights.
-        counts: weights of each row, or of the tensor where its rows are short.
-        variances: around the mean, of each row.
-        kernel: eigenvalues, of mean 1, of the covariance of kernel positions after each row is scaled to variance 1;
-            [1] where there are no kernels, or too few for a covariance.
+        rows: variances around it.
+        stat: importance.
         entropy_nats: estimated differential entropy of (w - mean) / deviation of its row, each weight spread over the
             storage step that it was rounded to; -inf for fewer than 64 weights, or where that step vanishes.
     """
 
     mean: float
-    counts: Array
-    variances: Array
-    kernel: Array
+    rows: Rows
+    stat: Stat
     entropy_nats: float
+    _kept: dict[tuple[Spread, bool], Components] = field(default_factory=dict, repr=False)
 
-    @property
-    def variance(self) -> float:
-        """Of all weights."""
-        return float(np.sum(self.counts * self.variances) / np.sum(self.counts))
-
-    def components(self, model: str, importance: float) -> Components:
-        """The tensor's groups under a model.
+    def components(self, model: str, *, plain: bool = False) -> Components:
+        """The tensor's components under a model.
 
         Args:
             model: id.
-            importance: loss = importance / 2 times the squared error.
+            plain: under half the squared error instead of the tensor's own importance.
         """
         law = MODELS[model]
-        if law.id in ("gaussian", "laplace"):
-            counts, spreads = np.array([self.counts.sum()]), np.array([self.variance])
-        elif law.id == "gaussian-kernels":
-            spreads = np.outer(self.variances, self.kernel).reshape(-1)
-            counts = np.repeat(self.counts / self.kernel.size, self.kernel.size)
-        elif law.id == "entropy-rows":
-            counts, spreads = self.counts, self.variances * (exp(2 * self.entropy_nats) / (2 * pi * e))
-        else:
-            counts, spreads = self.counts, self.variances
-        return Components(counts, spreads, np.full(counts.shape, importance))
+        stat = PLAIN if plain else self.stat
+        if (law.spread, plain) not in self._kept:
+            self._kept[law.spread, plain] = components(self.rows, stat, law.spread)
+        parts = self._kept[law.spread, plain]
+        if law.law == "entropy":
+            return parts.scaled(exp(2 * self.entropy_nats) / (2 * pi * e))
+        if law.law == "laplace":
+            return parts.as_laplace() if stat.inputs is None else parts.scaled(LAPLACE_POWER)
+        return parts
 
 
-def fit(storage: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> Fit:
+def fit(storage: NDArray[Any], dtype: str, shape: tuple[int, ...], stat: Stat = PLAIN) -> Fit:
     """Measure what the laws need.
 
     Args:
         storage: the tensor as stored, finite.
         dtype: its code.
         shape: of the tensor; rows are its first axis, a vector is one row.
+        stat: its importance.
 
     >>> w = np.random.default_rng(0).standard_normal((64, 1000)).astype(np.float32)
     >>> found = fit(w, "F32", w.shape)
-    >>> f"{found.variance:.2f} {found.entropy_nats:.2f} {0.5 * np.log(2 * np.pi * np.e):.2f}"
+    >>> f"{found.rows.variance:.2f} {found.entropy_nats:.2f} {0.5 * np.log(2 * np.pi * np.e):.2f}"
     '1.00 1.42 1.42'
     """
     layout = Layout.of(shape)
-    rows = layout.rows if layout.size >= LEAST_ROW * layout.rows else 1
+    own = layout.rows if stat.inputs is None else layout.size // stat.inputs.shape[1]
+    rows = own if layout.size >= LEAST_ROW * own else 1
     matrix = storage.reshape(rows, -1)
     length = matrix.shape[1]
     height = max(1, _BLOCK // max(1, length))
@@ -94,15 +90,37 @@ def fit(storage: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> Fit:
     for at in range(0, rows, height):
         block = _floats(matrix[at : at + height], dtype) - mean
         variances[at : at + height] = np.mean(block * block, axis=1)
-    counts = np.full(rows, float(length))
-    kernel = _kernel(matrix, dtype, mean, variances, layout.positions) if rows == layout.rows else np.ones(1)
-    return Fit(mean, counts, variances, kernel, _entropy_nats(matrix, dtype, mean, variances))
+    kernel = _kernel(matrix, dtype, mean, variances, layout.positions) if rows == layout.rows else np.ones((1, 1))
+    spectra, directions = _inputs(matrix, dtype, mean, variances, stat)
+    found = Rows(np.full(rows, float(length)), variances, kernel, spectra, directions)
+    return Fit(mean, found, stat, _entropy_nats(matrix, dtype, mean, variances))
+
+
+def _inputs(
+    matrix: NDArray[Any], dtype: str, mean: float, variances: Array, stat: Stat
+) -> tuple[Array | None, Array | None]:
+    """Eigenvalues of the input covariance, and variances of rows of variance 1 along its eigenvectors, by group."""
+    if stat.inputs is None:
+        return None, None
+    values, vectors = np.linalg.eigh(stat.inputs)
+    values = np.maximum(values, 0.0)
+    height = len(matrix) // len(values)
+    if height < LEAST_ROW or matrix.shape[1] != values.shape[1]:
+        return values, None
+    directions = np.ones_like(values)
+    for group, basis in enumerate(vectors):
+        mine = slice(group * height, (group + 1) * height)
+        live = variances[mine] > 0
+        if live.any():
+            z = (_floats(matrix[mine][live], dtype) - mean) / np.sqrt(variances[mine][live])[:, None]
+            directions[group] = np.mean(np.square(z @ basis), axis=0)
+    return values, directions
 
 
 def _kernel(matrix: NDArray[Any], dtype: str, mean: float, variances: Array, positions: int) -> Array:
-    """Eigenvalues of the covariance of kernel positions, of kernels in rows of variance 1."""
+    """Covariance of kernel positions, of mean diagonal 1, of kernels in rows of variance 1."""
     if positions < 2 or matrix.size < LEAST_KERNELS * positions**2:
-        return np.ones(1)
+        return np.ones((1, 1))
     scale = 1 / np.sqrt(np.where(variances > 0, variances, 1.0))
     total = np.zeros((positions, positions))
     height = max(1, _BLOCK // matrix.shape[1])
@@ -110,8 +128,8 @@ def _kernel(matrix: NDArray[Any], dtype: str, mean: float, variances: Array, pos
         block = (_floats(matrix[at : at + height], dtype) - mean) * scale[at : at + height, None]
         kernels = block.reshape(-1, positions)
         total += kernels.T @ kernels
-    values = np.maximum(np.linalg.eigvalsh(total), 0.0)
-    return np.asarray(values * positions / values.sum())
+    trace = float(np.trace(total))
+    return total * (positions / trace) if trace > 0 else np.ones((1, 1))
 
 
 def _floats(block: NDArray[Any], dtype: str) -> Array:

@@ -1,12 +1,13 @@
 """Where the bits between a file and R(D) go: parts that sum to the gap.
 
-    file - R(D) = allocation + quantiser + law + tables + coder + side + outside + header
+    file - R(D) = allocation + importance + quantiser + law + tables + coder + side + outside + header
 
 The tensors for which a law is assumed are `modelled`; R(D) is theirs together, at their measured loss. Each part is one
 difference of two lengths on the way from that to the file, so the sum telescopes:
 
-    R(D), one slope  ->  R_t(D_t) of each tensor alone  ->  + the quantiser's own loss  ->  entropy of the integers
-    ->  their cost in the file's tables  ->  chunks  ->  + preludes  ->  + tensors outside  ->  + header
+    R(D), one slope  ->  R_t(D_t) of each tensor alone  ->  its R_t at the squared error, where the codec cannot shape
+    errors  ->  + the quantiser's own loss  ->  entropy of the integers  ->  their cost in the file's tables  ->  chunks
+    ->  + preludes  ->  + tensors outside  ->  + header
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.bound.core import Bound, TensorBound
+from netweight.bound.models import rate_nats
+from netweight.codecs.registry import codecs
 from netweight.errors import UsageError
 from netweight.theory import ecsq, scalar
 from netweight.theory.scalar import GeneralizedGaussian
@@ -91,6 +94,7 @@ def split(found: Bound, model: str) -> Gap:
         raise UsageError("There is no file whose bits could be split.", "Give bound() an archive.")
     joint = found.rate_bits(model) if found.modelled else 0.0
     alone = sum(t.rate_bits[model] for t in found.modelled)
+    unused = sum(_unused_bits(t, model) for t in found.modelled)
     filling = sum(_filling_bits(t) for t in found.modelled)
     entropy = sum(t.reached.entropy_bits for t in found.modelled if t.reached)
     ideal = sum(t.reached.ideal_bits for t in found.modelled if t.reached)
@@ -101,8 +105,9 @@ def split(found: Bound, model: str) -> Gap:
     apart = sum(size for j, size in enumerate(spent.sections) if j not in set(sections))
     bits = {
         "allocation": alone - joint,
+        "importance": unused,
         "quantiser": filling,
-        "law": entropy - alone - filling,
+        "law": entropy - alone - unused - filling,
         "tables": ideal - entropy,
         "coder": sum(spent.coder[j] for j in sections),
         "side": sum(spent.side[j] for j in sections),
@@ -117,19 +122,34 @@ def _shares(tensor: TensorBound, members: tuple[tuple[str, ...], ...], inside: s
     return any(tensor.name in names and inside & set(names) for names in members)
 
 
+def _unused_bits(tensor: TensorBound, model: str) -> float:
+    """R(D) at the squared error above that at the loss, for a codec that makes errors of one size everywhere."""
+    reached, fit = tensor.reached, tensor.fit
+    if reached is None or fit is None or _shapes_errors(reached.codec) or fit.stat.is_flat:
+        return 0.0
+    return rate_nats(fit.components(model, plain=True), reached.error / 2) / log(2) - tensor.rate_bits[model]
+
+
 def _filling_bits(tensor: TensorBound) -> float:
     """What the best quantiser of the codec's family leaves on Gaussian rows at their rates; 0 if unknown."""
     reached, fit = tensor.reached, tensor.fit
     if reached is None or fit is None or reached.codec not in _REFERENCES:
         return 0.0
-    parts = fit.components("gaussian-rows", tensor.importance)
-    if reached.loss >= parts.largest_loss:
+    plain = not _shapes_errors(reached.codec)
+    parts, loss = fit.components("gaussian-rows", plain=plain), reached.error / 2 if plain else reached.loss
+    if loss >= parts.largest_loss:
         return 0.0
-    levels = np.asarray(parts.importance / 2 * parts.spreads)
-    level = _level(levels, parts.counts, reached.loss)
-    rates = 0.5 * np.log2(np.maximum(levels / level, 1.0))
+    capacities = parts.capacities / 2
+    level = _level(capacities, parts.counts, loss)
+    rates = 0.5 * np.log2(np.maximum(capacities / level, 1.0))
     at, gap = _REFERENCES[reached.codec]()
-    return float(np.sum(parts.counts * np.interp(rates, at, gap)))
+    return float(parts.counts @ np.interp(rates, at, gap))
+
+
+def _shapes_errors(codec: str) -> bool:
+    """Whether a codec is told which weights matter."""
+    known = codecs().get(codec)
+    return known is not None and known.structured
 
 
 def _level(capacities: Array, counts: Array, loss: float) -> float:
@@ -165,6 +185,10 @@ _TEXTS: Final = {
     "allocation": (
         "allocation",
         "how far the losses of the tensors are from those of reverse water-filling over all of them",
+    ),
+    "importance": (
+        "importance not used",
+        "R(D) at the squared error above that at the loss: codecs that cannot put errors where they matter less",
     ),
     "quantiser": (
         "quantiser",

@@ -44,6 +44,11 @@ class Stat:
     outputs: Matrix | None = field(default=None, compare=False, repr=False)
     samples: int = 0
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all weights matter alike."""
+        return not self.relative and self.diagonal is None and self.inputs is None
+
     def flat(self) -> "Stat":
         """Give the multiple of the identity with the same trace: the loss that independent errors of one size expect.
 
