@@ -13,7 +13,6 @@ from netweight.archive import Archive, Header
 from netweight.archive.encoding import encode_job
 from netweight.archive.grouping import Job
 from netweight.checkpoint import open_checkpoint
-from netweight.importance.stat import Stat
 
 pytestmark = pytest.mark.core
 
@@ -28,7 +27,7 @@ def test_chapter():
 def example() -> bytes:
     """The file of the example, made again."""
     source = open_checkpoint({"w": np.array([7, 8, 9], np.uint8)})
-    blocks = encode_job(source, Job("exact", "U8", ("w",), (0,), (Stat(),)))
+    blocks = encode_job(source, {}, Job("exact", "U8", ("w",), (0,)))
     made = Archive.build(Header("by hand", tuple(source.infos.values()), source.names, {}, (0,), (), ()), blocks)
     return b"".join([made._prefix, *(part for section in made._sections for part in section)])
 

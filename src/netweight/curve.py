@@ -14,7 +14,7 @@ from netweight.codecs.base import Point, takes
 from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
-from netweight.importance.prior import prior
+from netweight.importance.given import stats_of
 from netweight.importance.stat import PLAIN, Stat
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
@@ -83,7 +83,8 @@ def sweep(
 
     Args:
         source: a path, a dictionary of tensors, a module, or an open checkpoint.
-        importance: by tensor; without it squared error, and vectors by the energy of rows (`importance.prior`).
+        importance: by tensor, as `measure` gives it; without it squared error, and vectors by the energy of rows
+            (`importance.prior`).
         codecs: ids to allow; those tried by default (`Codec.default`) if None.
         executor: anything with `map`; tasks carry the checkpoint's path and a name, never a tensor.
         progress: called with ("sweep", done, total).
@@ -103,12 +104,13 @@ def sweep(
     """
     checkpoint = open_checkpoint(source)
     choose(codecs)
-    stats = prior(checkpoint) if importance is None else importance
     names = list(checkpoint.infos)
-    task = partial(_curve, checkpoint, None if codecs is None else tuple(codecs))
+    # The task carries the whole mapping, which a measured importance pickles as its path: a matrix' importance can be
+    # larger than the matrix, and only the task that needs it reads it.
+    task = partial(_curve, checkpoint, stats_of(checkpoint, importance), None if codecs is None else tuple(codecs))
     order = sorted(names, key=lambda name: -checkpoint.infos[name].size)
     found: dict[str, Curve] = {}
-    for done, curve in enumerate(run(executor, task, [(name, stats.get(name, PLAIN)) for name in order])):
+    for done, curve in enumerate(run(executor, task, order)):
         found[curve.name] = curve
         if progress:
             progress("sweep", done + 1, len(names))
@@ -130,9 +132,8 @@ def _lossy(points: Sequence[Point], rounding: float) -> list[Point]:
     return [replace(point, loss=max(point.loss + rounding, least)) for point in points]
 
 
-def _curve(checkpoint: Checkpoint, codecs: tuple[str, ...] | None, item: tuple[str, Stat]) -> Curve:
-    name, stat = item
-    info = checkpoint.infos[name]
+def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str, ...] | None, name: str) -> Curve:
+    info, stat = checkpoint.infos[name], stats.get(name, PLAIN)
     lossy, exact = choose(codecs)
     raw = checkpoint.read(name)
     points: list[Point] = []

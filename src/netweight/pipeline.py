@@ -15,7 +15,7 @@ from netweight.archive.grouping import Job, group
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.curve import FLATTEST, Curve, Progress, Source, run, sweep
 from netweight.errors import UsageError
-from netweight.importance.prior import prior
+from netweight.importance.given import record_of, stats_of
 from netweight.importance.stat import Stat
 from netweight.units import format_bytes, parse_size
 
@@ -49,10 +49,11 @@ def compress(
         out: file to write; None keeps the archive in memory.
         size: bytes of the file, as a number or like "4MB"; met from below within 0.5 %.
         bits: bits of the file for each weight; likewise.
-        loss: predicted loss, in the unit of the importance (without: half the squared error).
+        loss: predicted loss, in the unit of the importance: nats of what was measured (without: half the squared
+            error).
         slope: loss for each bit.
         plan: a plan made before, instead of a target.
-        importance: by tensor; see `sweep`.
+        importance: by tensor, as `measure` gives it; the file says where it comes from.
         codecs: ids to allow; those tried by default (`Codec.default`) if None.
         executor: anything with `map`.
         progress: called with (stage, done, total).
@@ -73,7 +74,7 @@ def compress(
     given = [value for value in (size, bits, loss, slope, plan) if value is not None]
     if len(given) != 1:
         raise UsageError(f"{len(given)} targets are given.", "Give one of size, bits, loss, slope and plan.")
-    stats = prior(checkpoint) if importance is None else importance
+    stats = stats_of(checkpoint, importance)
     if plan is not None:
         archive = encode(checkpoint, plan, stats, executor=executor, progress=progress)
     else:
@@ -142,18 +143,21 @@ class _Coder:
     def encode(self, plan: Plan) -> Archive:
         """Code every section of a plan, the heaviest first."""
         infos = self.checkpoint.infos
-        jobs = group({name: (p.codec, p.knob) for name, p in plan.choices.items()}, infos, self.stats)
+        jobs = group({name: (p.codec, p.knob) for name, p in plan.choices.items()}, infos)
         new = sorted(
             (job for job in jobs if job not in self.kept), key=lambda job: -sum(infos[name].size for name in job.names)
         )
         blocks = {job: self.kept[job] for job in jobs if job in self.kept}
-        for job, made in zip(new, run(self.executor, partial(encode_job, self.checkpoint), new), strict=True):
+        for job, made in zip(
+            new, run(self.executor, partial(encode_job, self.checkpoint, self.stats), new), strict=True
+        ):
             blocks[job] = made
             if self.progress:
                 self.progress("encode", len(blocks), len(jobs))
         self.kept = blocks
         return Archive.build(
-            _header(self.checkpoint, plan, self.sha256), [block for job in jobs for block in blocks[job]]
+            _header(self.checkpoint, plan, self.sha256, record_of(self.stats)),
+            [block for job in jobs for block in blocks[job]],
         )
 
 
@@ -184,7 +188,7 @@ def encode(
     True
     """
     checkpoint = open_checkpoint(source)
-    stats = prior(checkpoint) if importance is None else importance
+    stats = stats_of(checkpoint, importance)
     _require_match(checkpoint, plan)
     return _Coder(checkpoint, stats, executor, progress).encode(plan)
 
@@ -200,8 +204,10 @@ def _require_match(checkpoint: Checkpoint, plan: Plan) -> None:
         )
 
 
-def _header(checkpoint: Checkpoint, plan: Plan, sha256: str) -> Header:
+def _header(checkpoint: Checkpoint, plan: Plan, sha256: str, record: dict[str, Any] | None) -> Header:
     summary: dict[str, Any] = {"slope": plan.slope, "target": plan.target, "bits": round(plan.bits), "loss": plan.loss}
+    if record is not None:
+        summary["importance"] = record
     layout = tuple(
         Group(f, checkpoint.prefixes[f], len(names), checkpoint.group_metadata[f])
         for f, names in checkpoint.groups.items()

@@ -96,6 +96,19 @@ class Archive(Mapping[str, Storage]):
         full = replace(header, params=tuple(params), sections=tuple(sections))
         return cls(full, pack(full), [(block.prelude, *block.chunks) for block in blocks], "the new archive")
 
+    def noted(self, **facts: Any) -> "Archive":
+        """Give the same file with more entries in its plan, such as the loss that was measured after it was made.
+
+        Args:
+            facts: values of JSON by key; a key that is there already is replaced.
+
+        >>> from netweight.pipeline import compress
+        >>> compress({"w": np.ones(4, np.float16)}, slope=0.0).noted(heldout={"nats": 0.01}).plan["heldout"]
+        {'nats': 0.01}
+        """
+        header = replace(self.header, plan={**self.header.plan, **facts})
+        return Archive(header, pack(header), self._sections, self.source)
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "Archive":
         """Open a file; only its header is read.

@@ -5,7 +5,7 @@ of the coder.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from netweight.entropy.planes import decode_planes_chunk, decode_planes_head, en
 from netweight.entropy.small import varint
 from netweight.entropy.stream import IntStream, Piece, encode_section
 from netweight.errors import UsageError
+from netweight.importance.stat import PLAIN, Stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,13 @@ class Block:
         return len(self.prelude) + sum(map(len, self.chunks))
 
 
-def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
+def encode_job(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job) -> list[Block]:
     """Code the tensors of a section, one block for each stream of the codec.
+
+    Args:
+        checkpoint: where they are.
+        stats: importance by tensor; asked for one tensor at a time, since a matrix' can be larger than the matrix.
+        job: which, and how.
 
     Raises:
         UsageError: no installed codec has the job's id, or it cannot take a tensor.
@@ -64,9 +70,10 @@ def encode_job(checkpoint: Checkpoint, job: Job) -> list[Block]:
     if codec is None:
         raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
     parts = []
-    for name, knob, stat in zip(job.names, job.knobs, job.stats, strict=True):
+    for name, knob in zip(job.names, job.knobs, strict=True):
         w = _weights(checkpoint, name, codec)
         try:
+            stat = stats.get(name, PLAIN)
             parts.append(codec.encode(w, stat if codec.structured else stat.flat(), knob))
         except UsageError as error:  # codecs know no names
             raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None

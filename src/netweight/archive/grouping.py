@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from netweight.checkpoint import TensorInfo
 from netweight.codecs.registry import EXACT
-from netweight.importance.stat import PLAIN, Stat
 
 POOLED = 1 << 20  # weights up to which tensors share tables: as good as tables of their own, and fewer to read
 POOLED_EXACT = 1 << 15
@@ -21,25 +20,20 @@ class Job:
         dtype: common to all where the codec is exact.
         names: of the tensors.
         knobs: of each.
-        stats: importance of each.
     """
 
     codec: str
     dtype: str
     names: tuple[str, ...]
     knobs: tuple[int, ...]
-    stats: tuple[Stat, ...]
 
 
-def group(
-    choices: Mapping[str, tuple[str, int]], infos: Mapping[str, TensorInfo], stats: Mapping[str, Stat]
-) -> list[Job]:
+def group(choices: Mapping[str, tuple[str, int]], infos: Mapping[str, TensorInfo]) -> list[Job]:
     """Share tensors out over sections: small ones of one codec (exact: and one dtype) together, large ones alone.
 
     Args:
         choices: codec and knob by tensor.
         infos: of the checkpoint, whose order is kept within a section.
-        stats: importance.
     """
     pools: dict[tuple[str, str], list[str]] = {}
     jobs: list[list[str]] = []
@@ -57,13 +51,4 @@ def group(
             jobs.append(pools[key])
         pools[key].append(name)
         room[key] -= info.size
-    return [
-        Job(
-            choices[n[0]][0],
-            infos[n[0]].dtype,
-            tuple(n),
-            tuple(choices[m][1] for m in n),
-            tuple(stats.get(m, PLAIN) for m in n),
-        )
-        for n in jobs
-    ]
+    return [Job(choices[n[0]][0], infos[n[0]].dtype, tuple(n), tuple(choices[m][1] for m in n)) for n in jobs]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from netweight.allocate import Plan
 from netweight.archive import Archive
@@ -11,7 +12,9 @@ from netweight.archive.header import FIXED_BYTES
 
 from .console import table
 
-__all__ = ["CodecSum", "Share", "codec_table", "codecs_of", "parts_of", "plan_shares", "shares_of", "tensor_table"]
+__all__ = [
+    "CodecSum", "Share", "codec_table", "codecs_of", "losses", "parts_of", "plan_shares", "shares_of", "tensor_table",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +132,28 @@ def plan_shares(plan: Plan) -> list[Share]:
         Share(name, "", (), point.codec, point.knob, plan.sizes.get(name, 0), point.bits / 8)
         for name, point in plan.choices.items()
     ]
+
+
+def losses(plan: Mapping[str, Any]) -> list[str]:
+    """What a file says it loses, in nats: predicted from which data, and measured on other data; nothing otherwise.
+
+    The plan comes from a file, so any entry may be anything.
+
+    >>> losses({"loss": 0.0123, "importance": {"samples": 512, "objective": "fisher", "data": "00ab"}})
+    ['predicted 0.0123 nats; importance: fisher of 512 samples, data 00ab']
+    """
+    record, heldout = plan.get("importance"), plan.get("heldout")
+    lines = []
+    if isinstance(record, Mapping):
+        kind, samples, data = (str(record.get(key, "unknown"))[:16] for key in ("objective", "samples", "data"))
+        lines.append(f"predicted {_nats(plan.get('loss'))}; importance: {kind} of {samples} samples, data {data}")
+    if isinstance(heldout, Mapping):
+        spread = f" ± {_nats(heldout['se'])}" if "se" in heldout else ""
+        lines.append(
+            f"held out {_nats(heldout.get('nats'))}{spread}, {str(heldout.get('samples', 'unknown'))[:16]} samples"
+        )
+    return lines
+
+
+def _nats(value: object) -> str:
+    return f"{value:.3g} nats" if isinstance(value, int | float) else "unknown"

@@ -17,9 +17,10 @@ from netweight.atomic import atomic_file, check_target
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.curve import sweep
 from netweight.errors import UsageError
+from netweight.importance.core import Importance
 from netweight.units import format_bits, format_bytes, format_count, format_seconds
 
-from .account import codec_table, codecs_of, plan_shares, shares_of, tensor_table
+from .account import codec_table, codecs_of, losses, plan_shares, shares_of, tensor_table
 from .console import Console, Progress
 from .targets import ARCHIVE_NAME, beside, existing, is_folder, new_folder, target, threads
 
@@ -96,16 +97,28 @@ def _require_target(options: Namespace) -> None:
 def _compressed(checkpoint: Checkpoint, options: Namespace, executor: Executor, progress: Progress) -> Archive:
     if options.plan is None and target(options):
         wanted = target(options)
-        return pipeline.compress(checkpoint, **wanted, codecs=options.codec, executor=executor, progress=progress)
+        return pipeline.compress(
+            checkpoint,
+            **wanted,
+            importance=_importance(options),
+            codecs=options.codec,
+            executor=executor,
+            progress=progress,
+        )
     chosen = _plan(checkpoint, options, executor, progress)
-    return pipeline.encode(checkpoint, chosen, executor=executor, progress=progress)
+    return pipeline.encode(checkpoint, chosen, _importance(options), executor=executor, progress=progress)
+
+
+def _importance(options: Namespace) -> Importance | None:
+    """What was measured, if anything."""
+    return None if options.importance is None else Importance.open(existing(options.importance))
 
 
 def _plan(checkpoint: Checkpoint, options: Namespace, executor: Executor, progress: Progress) -> Plan:
     """The plan given, or the one that meets the target; where nothing may be lost there is only one."""
     if getattr(options, "plan", None) is not None:
         return Plan.from_json(_text(existing(options.plan)))
-    curves = sweep(checkpoint, codecs=options.codec, executor=executor, progress=progress)
+    curves = sweep(checkpoint, _importance(options), codecs=options.codec, executor=executor, progress=progress)
     wanted = target(options)
     if wanted:
         return allocate(curves, **wanted)
@@ -150,7 +163,7 @@ def _report(
     ratio = f"{before_bytes / archive.nbytes:.2f} times smaller"
     head = f"{path}  {format_bytes(archive.nbytes)} of {format_bytes(before_bytes)}, {ratio}"
     rate = f"{format_bits(bits)}, {format_count(weights)} weights"
-    console.result("compress", data, [f"{head}, {rate}", "", *codec_table(shares)])
+    console.result("compress", data, [f"{head}, {rate}", *losses(archive.plan), "", *codec_table(shares)])
     missed = (options.size is not None and archive.nbytes > options.size) or (options.bits or bits) < bits
     if missed:
         console.error(

@@ -8,7 +8,7 @@ from argparse import Namespace
 from netweight.archive import Archive
 from netweight.units import format_bits, format_bytes, format_count
 
-from .account import codec_table, codecs_of, parts_of, shares_of, tensor_table
+from .account import codec_table, codecs_of, losses, parts_of, shares_of, tensor_table
 from .console import Console, printable, table
 from .targets import archive_in
 
@@ -42,6 +42,7 @@ def inspect(options: Namespace, console: Console) -> int:
         console.warn(f"Section {unread[0]} cannot be decoded; netweight verify tells why. It is shared out by weights.")
     head = f"{path}  {format_bytes(archive.nbytes)}, {format_count(weights)} weights, {format_bits(bits)}"
     about = [f"by {archive.header.by}, source sha256 {archive.header.source.get('sha256', 'unknown')}"]
+    about += losses(archive.plan)
     about += [f"metadata {key}: {text}" for key, text in archive.metadata.items()]
     about += [f"{alias} is {owner}" for alias, owner in archive.ties.items()]
     rows = [[name, f"{size:,}"] for name, size in [*parts, ("file", archive.nbytes)]]

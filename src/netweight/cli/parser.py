@@ -32,6 +32,7 @@ examples:
 examples:
   netweight compress model.safetensors -o model.nwt --size 4MB
   netweight compress model.safetensors -o model.nwt --bits 2.5 --dry-run
+  netweight compress model.safetensors -o model.nwt --loss 0.01 --importance model.imp      nats on your data
   netweight compress model.safetensors -o model.nwt --codec exact     lossless
   netweight compress folder/ -o small/ --bits 3                       weights to small/model.nwt, other files copied""",
     "plan": """\
@@ -184,6 +185,9 @@ def _add_target(verb: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGro
 
 
 def _add_effort(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--importance", metavar="FILE", type=_path, help="what was measured on data; losses are then in its nats"
+    )
     verb.add_argument(
         "--codec", metavar="NAME", action="append", help="allow this codec only; may be given again (default: all)"
     )

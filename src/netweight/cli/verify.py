@@ -65,7 +65,8 @@ class _Comparison:
     """An archive beside an original, judged by what the file promises.
 
     Promised are names, types and shapes; every bit of what the codec `exact` holds; for the rest an error below the
-    signal, tensor by tensor. An original that is not the one the file was made from must also be as near as predicted.
+    signal, tensor by tensor. An original that is not the one the file was made from must also be as near as predicted,
+    where that was predicted without data.
     """
 
     def __init__(self, archive: Archive, original: Checkpoint, progress: Progress) -> None:
@@ -76,7 +77,9 @@ class _Comparison:
         self.problems += [problem for row in self.rows if (problem := _broken_promise(row))]
         self.predicted = float(archive.plan.get("loss", 0.0))
         self.loss = sum(row.found.loss for row in self.rows)
-        self.too_lossy = self.loss > _SLACK * self.predicted
+        # With measured importance the prediction is in nats, and only the importance could say how many are lost here.
+        self.comparable = "importance" not in archive.plan
+        self.too_lossy = self.comparable and self.loss > _SLACK * self.predicted
         if self.too_lossy and not self.same_source:
             self.problems.append(f"the loss is {self.loss:.4g}, {self.predicted:.4g} was predicted for the source")
 
@@ -108,7 +111,8 @@ class _Comparison:
             for row in self.rows
         ]
         shown = table(["tensor", "dtype", "shape", "codec", "SNR dB", "largest error"], rows) if rows else []
-        loss = f"loss {self.loss:.4g}, predicted {self.predicted:.4g}"
+        unit = "" if self.comparable else " nats"
+        loss = f"loss {self.loss:.4g}, predicted {self.predicted:.4g}{unit}"
         return [f"original, sha256 {self.sha256}, {source}", *([loss, "", *shown] if shown else [])]
 
 
