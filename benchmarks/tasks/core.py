@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CALIBRATION", "DATA", "Task", "embedding_nats", "load", "outputs", "softmax_nats"]
+__all__ = ["DATA", "Task", "batches", "embedding_nats", "load", "outputs", "softmax_nats"]
 
 DATA: Final = Path(__file__).parents[3] / "shared" / "data"
-CALIBRATION: Final = 512  # inputs at most
 Scores = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -57,10 +56,15 @@ def load(module: nn.Module, file: Path, *, drop: Sequence[str] = ()) -> nn.Modul
     return module.eval()
 
 
-def outputs(module: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+def batches(inputs: Tensor, size: int) -> list[Tensor]:
+    """Inputs in groups of at most `size`."""
+    return [inputs[at : at + size] for at in range(0, len(inputs), size)]
+
+
+def outputs(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Outputs batch by batch."""
     with torch.inference_mode():
-        return [module(batch) for batch in batches]
+        return [module(batch) for batch in inputs]
 
 
 def softmax_nats(original: Tensor, changed: Tensor) -> Tensor:

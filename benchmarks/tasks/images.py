@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import DATA, Scores, Task, load, softmax_nats
+from .core import DATA, Scores, Task, batches, load, softmax_nats
 
 __all__ = ["lenet5", "mobilenet_v2", "resnet"]
 
@@ -34,8 +34,8 @@ def lenet5(data: Path = DATA, *, calibration: int = 512, heldout: int = 10_000) 
         "LeNet-5",
         file,
         lambda: load(_lenet5(), file),
-        images(stored["x_train"][chosen]).split(64),
-        images(stored["x_test"][:heldout]).split(500),
+        batches(images(stored["x_train"][chosen]), 64),
+        batches(images(stored["x_test"][:heldout]), 500),
         softmax_nats,
         partial(_right, stored["y_test"][:heldout]),
     )
@@ -58,8 +58,8 @@ def resnet(depth: int, data: Path = DATA, *, calibration: int = 512, heldout: in
         f"ResNet-{depth}",
         file,
         lambda: load(_CifarResNet(depth), file),
-        _normalised(_channels_first(stored["x_train"][chosen])).split(64),
-        _normalised(_channels_first(stored["x_test"][:heldout])).split(128),
+        batches(_normalised(_channels_first(stored["x_train"][chosen])), 64),
+        batches(_normalised(_channels_first(stored["x_test"][:heldout])), 128),
         softmax_nats,
         partial(_right, stored["y_test"][:heldout]),
     )
@@ -94,7 +94,8 @@ class _CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(x)))
-        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+        y: Tensor = self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+        return y
 
 
 def mobilenet_v2(file: Path, data: Path = DATA, *, calibration: int = 256, heldout: int = 244) -> Task:
@@ -111,8 +112,8 @@ def mobilenet_v2(file: Path, data: Path = DATA, *, calibration: int = 256, heldo
         "MobileNetV2",
         file,
         lambda: load(_MobileNetV2(), file),
-        images(known).split(16),
-        images(kept).split(32),
+        batches(images(known), 16),
+        batches(images(kept), 32),
         softmax_nats,
         partial(_right, stored["y"][kept]),
     )
@@ -175,4 +176,4 @@ def _normalised(pixels: Array) -> Tensor:
 
 def _right(labels: Array, found: Sequence[Tensor]) -> Scores:
     """1 where the largest logit is the label's."""
-    return (torch.cat(list(found)).argmax(1).numpy() == labels.reshape(-1)).astype(np.float64)
+    return np.asarray(torch.cat(list(found)).argmax(1).numpy() == labels.reshape(-1), np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import DATA, Scores, Task, embedding_nats, load, softmax_nats
+from .core import DATA, Scores, Task, batches, embedding_nats, load, softmax_nats
 
 __all__ = ["minilm", "stories260k"]
 
@@ -40,7 +40,7 @@ def stories260k(data: Path = DATA, *, calibration: int = 128, heldout: int = _TO
         "stories260K",
         file,
         lambda: load(_Llama(64, 172, 5, 8, 4, 8, 512), file),
-        whole.split(16),
+        batches(whole, 16),
         [tokens[None] for tokens in judged],
         softmax_nats,
         partial(_log_loss, judged),
@@ -142,21 +142,30 @@ class _LlamaLayer(nn.Module):
         return y
 
 
+class _LlamaBody(nn.Module):
+    def __init__(self, width: int, wide: int, layers: int, heads: int, shared: int, head: int, words: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(words, width)
+        self.layers = nn.ModuleList(_LlamaLayer(width, wide, heads, shared, head) for _ in range(layers))
+        self.norm = _Norm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x: Tensor = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x)
+        y: Tensor = self.norm(x)
+        return y
+
+
 class _Llama(nn.Module):
     """Decoder whose output layer is the embedding's own matrix."""
 
-    def __init__(self, width: int, wide: int, layers: int, heads: int, shared: int, head: int, words: int) -> None:
+    def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.model = nn.Module()
-        self.model.embed_tokens = nn.Embedding(words, width)
-        self.model.layers = nn.ModuleList(_LlamaLayer(width, wide, heads, shared, head) for _ in range(layers))
-        self.model.norm = _Norm(width)
+        self.model = _LlamaBody(*sizes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.model.embed_tokens(tokens)
-        for layer in self.model.layers:
-            x = layer(x)
-        return nn.functional.linear(self.model.norm(x), self.model.embed_tokens.weight)
+        return nn.functional.linear(self.model(tokens), self.model.embed_tokens.weight)
 
 
 def minilm(file: Path, data: Path = DATA, *, calibration: int = 256, heldout: int = 1500) -> Task:
@@ -228,7 +237,7 @@ def _pieces(words: dict[str, int], word: str) -> list[int]:
 
 def _cosines(pairs: np.ndarray, found: Sequence[Tensor]) -> Scores:
     unit = torch.cat(list(found)).double().numpy()
-    return np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[pairs[:, 1]])
+    return np.asarray(np.einsum("ij,ij->i", unit[pairs[:, 0]], unit[pairs[:, 1]]))
 
 
 def _spearman(wanted: Scores, scores: Scores) -> float:
@@ -239,7 +248,7 @@ def _spearman(wanted: Scores, scores: Scores) -> float:
 def _ranks(values: Scores) -> Scores:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return ((2 * last - counts - 1) / 2)[inverse]
+    return np.asarray(((2 * last - counts - 1) / 2)[inverse])
 
 
 class _Embeddings(nn.Module):
@@ -252,7 +261,7 @@ class _Embeddings(nn.Module):
         self.register_buffer("position_ids", torch.arange(512)[None])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        place = self.position_ids[:, : tokens.shape[1]]
+        place = torch.arange(tokens.shape[1])[None]
         x = self.word_embeddings(tokens) + self.position_embeddings(place)
         y: Tensor = self.LayerNorm(x + self.token_type_embeddings(torch.zeros_like(tokens)))
         return y
@@ -279,36 +288,61 @@ class _SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (p(x).unflatten(2, (12, 32)).transpose(1, 2) for p in (self.query, self.key, self.value))
         mixed = (q @ k.transpose(2, 3) / 32**0.5).softmax(-1) @ v
-        return mixed.transpose(1, 2).flatten(2)
+        y: Tensor = mixed.transpose(1, 2).flatten(2)
+        return y
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.self = _SelfAttention()
+        self.output = _Residual(384)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.output(self.self(x), x)
+        return y
+
+
+class _Dense(nn.Module):
+    def __init__(self, outside: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(384, outside)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dense(x)
+        return y
 
 
 class _EncoderLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.Module()
-        self.attention.self = _SelfAttention()
-        self.attention.output = _Residual(384)
-        self.intermediate = nn.Module()
-        self.intermediate.dense = nn.Linear(384, 1536)
+        self.attention = _Attention()
+        self.intermediate = _Dense(1536)
         self.output = _Residual(1536)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attention.output(self.attention.self(x), x)
-        y: Tensor = self.output(nn.functional.gelu(self.intermediate.dense(x)), x)
+        x = self.attention(x)
+        y: Tensor = self.output(nn.functional.gelu(self.intermediate(x)), x)
         return y
+
+
+class _Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_EncoderLayer() for _ in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layer:
+            x = layer(x)
+        return x
 
 
 class _Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embeddings = _Embeddings()
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(_EncoderLayer() for _ in range(6))
-        self.pooler = nn.Module()  # in the file, not in use
-        self.pooler.dense = nn.Linear(384, 384)
+        self.encoder = _Stack()
+        self.pooler = _Dense(384)  # in the file, not in use
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embeddings(tokens)
-        for layer in self.encoder.layer:
-            x = layer(x)
-        return nn.functional.normalize(x.mean(1), dim=-1)
+        return nn.functional.normalize(self.encoder(self.embeddings(tokens)).mean(1), dim=-1)
