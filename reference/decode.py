@@ -77,7 +77,7 @@ def decode_section(data, prelude, crc, codec, tensors):
     if codec == "exact":
         head = read_exact_head(reader, tensors[0][0], [shape for _, shape, _ in tensors])
     else:
-        reals = [None if codec == "relative" else read_scale(reader) for _ in tensors]
+        reals = [None if codec == "relative" else read_reals(reader) for _ in tensors]
         head = read_weights_head(reader, [shape for _, shape, _ in tensors])
     need(reader.at == prelude, "something follows a section's head")
     plan = plan_chunks(head["sizes"], head["runs"], head["capacity"])
@@ -102,22 +102,28 @@ def decode_section(data, prelude, crc, codec, tensors):
 # ---- 7. Codecs
 
 
-def read_scale(reader):
-    """The one real number of trellis and uniform."""
-    need(reader.varint() == 1, "a scale is not one number")
-    scale = np.frombuffer(reader.take(4), "<f4")[0]
-    need(np.isfinite(scale), "a scale is not finite")
-    return scale
+def read_reals(reader):
+    """The one real array of a tensor: a scale, or codewords."""
+    count = reader.varint()
+    need(count <= 65536, "there are too many real numbers")
+    reals = np.frombuffer(reader.take(4 * count), "<f4")
+    need(np.isfinite(reals).all(), "a real number is not finite")
+    return reals
 
 
-def reconstruct(codec, r, scale, params, layout, shape):
+def reconstruct(codec, r, reals, params, layout, shape):
     """float32 values from integers in scan order."""
     if codec == "relative":
         mantissa, centre = params
         need(1 <= mantissa <= 22, "a mantissa is out of range")
         flat = ((r.astype(np.int64) + centre << 23 - mantissa) & 0xFFFFFFFF).astype(np.uint32).view(np.float32)
+    elif codec == "codebook":
+        index = r.astype(np.int64) + params[0]
+        need(index.size == 0 or 0 <= index.min() <= index.max() < reals.size, "an integer has no codeword")
+        flat = reals[index]
     else:
-        flat = r.astype(np.float32) * scale
+        need(reals.size == 1, "a scale is not one number")
+        flat = r.astype(np.float32) * reals[0]
     rows, columns, positions, _, order = layout
     if order == "oki":
         flat = flat.reshape(rows, positions, columns).transpose(0, 2, 1)
@@ -148,8 +154,8 @@ def decode(path):
     columns = (header[key] for key in ("codec", "members", "prelude", "bytes", "crc"))
     for kind, runs, prelude, size, crc in zip(*columns, strict=True):
         codec, version, stream = header["codecs"][kind]
-        known = [["trellis", 1, "k"], ["uniform", 1, "k"], ["relative", 1, "k"], ["exact", 1, "planes"]]
-        need([codec, version, stream] in known, f"this decoder knows no {codec} {version} {stream}")
+        known = {"trellis": "k", "uniform": "k", "relative": "k", "codebook": "k", "exact": "planes"}
+        need(version == 1 and known.get(codec) == stream, f"this decoder knows no {codec} {version} {stream}")
         members = members_of(runs)
         tensors = [(dtypes[m], tuple(header["shape"][m]), params[m]) for m in members]
         arrays = decode_section(data[at : at + size], prelude, crc, codec, tensors)

@@ -1,9 +1,10 @@
-"""Writes the golden files of the format's version, once.
+"""Writes the golden files of the format's version, each once.
 
     python tests/golden/make.py
 
-A golden file is decoded by every later release. So a set that exists is never written again: a release that cannot
-read it is wrong, and a format that differs has another version.
+A golden file is decoded by every later release. So a file that exists is never written again: a release that cannot
+read it is wrong, and a format that differs has another version. A new codec has a new file, made by a new function at
+the end of MAKERS.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from netweight.archive import Archive
 from netweight.archive.header import MAJOR
 from netweight.checkpoint import TensorInfo, write_safetensors
 from netweight.codecs.base import Point, index_of
+from netweight.codecs.codebook import FREE
 from netweight.dtypes import ALIGNMENT_ORDER, bits_per_element, from_float32, storage_dtype
 
 HERE = Path(__file__).resolve().parent
@@ -147,6 +149,25 @@ def nothing(_: np.random.Generator) -> Iterable[Entry]:
     return ()
 
 
+def codebook(random: np.random.Generator) -> Iterable[Entry]:
+    """Numbers of codewords and prices, zeros and gaps, escapes, both scans, half and double precision."""
+    smooth = random.laplace(0, 1, (8, 6, 1, 1)) + random.laplace(0, 0.3, (8, 6, 3, 3))
+    deep = random.laplace(0, 1, (3, 33, 1)) + random.laplace(0, 0.3, (3, 33, 5))
+    wide = random.standard_normal((48, 40)) * np.exp(random.normal(0, 1.5, (48, 1)))
+    price = index_of(0.5) - FREE
+    yield entry("levels", wide.astype(np.float32), "codebook", 16)
+    yield entry("price", wide.astype(np.float32), "codebook", price)
+    yield entry("position first", smooth.astype(np.float32), "codebook", 9)
+    yield entry("row first", deep.astype(np.float32), "codebook", price)
+    yield entry("escapes", random.standard_normal((40, 50)).astype(np.float32), "codebook", 256)
+    yield entry("signs", np.where(random.random((20, 30)) < 0.5, 0.25, -0.5).astype(np.float32), "codebook", 2)
+    yield entry("one", np.full((3, 5), 0.7, np.float32), "codebook", 4)
+    yield entry("scalar", np.array(0.3, np.float32), "codebook", 1)
+    yield entry("half", random.standard_normal(50).astype(np.float16), "codebook", 5)
+    yield entry("brain", from_float32(random.standard_normal(50).astype(np.float32), "BF16"), "codebook", 5, "BF16")
+    yield entry("double", random.standard_normal(50), "codebook", 5)
+
+
 def encoded(entries: Iterable[Entry], folder: Path, metadata: dict[str, str]) -> Archive:
     """Code tensors by way of a safetensors file, which holds every dtype."""
     listed = list(entries)
@@ -205,13 +226,18 @@ def record(archive: Archive) -> dict[str, Any]:
     }
 
 
+MAKERS = (trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook)
+
+
 def main() -> None:
-    """Write the set, or refuse."""
-    if FOLDER.exists():
-        sys.exit(f"{FOLDER} exists, and golden files are written only once.")
-    FOLDER.mkdir()
-    records = {}
-    for number, make in enumerate((trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties)):
+    """Write the files that are not there yet, or refuse."""
+    FOLDER.mkdir(exist_ok=True)
+    list_path = FOLDER / "expected.json"
+    records = json.loads(list_path.read_text(encoding="utf-8")) if list_path.exists() else {}
+    new = [(number, make) for number, make in enumerate(MAKERS) if not (FOLDER / f"{make.__name__}.nwt").exists()]
+    if not new:
+        sys.exit(f"{FOLDER} has all its files, and golden files are written only once.")
+    for number, make in new:
         with tempfile.TemporaryDirectory() as folder:
             if make in (shards, ties):
                 archive = make(Path(folder))
@@ -224,7 +250,7 @@ def main() -> None:
                 read.check()
                 records[path.name] = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} | record(read)
         print(f"{path.name}: {path.stat().st_size} bytes")
-    (FOLDER / "expected.json").write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    list_path.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

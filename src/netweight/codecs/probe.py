@@ -36,7 +36,7 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
     whole = scales(w, layout)
     if whole.log2 < -900:
         return [Point(ENTRY_BITS, 0.0, codec, 0)]
-    x, part, of_part = _sample(w, layout, whole)
+    x, part, of_part = sampled(w, layout, whole)
     largest = largest_of(w)
     grown = layout.size / x.size
     # A step of four times the largest weight leaves nothing: where every curve begins. From some step on the search
@@ -73,7 +73,7 @@ def overhead_bits(layout: Layout, whole: Scales, numbers: int, payload_bits: flo
     return bits + numbers * TABLE_NUMBER_BITS + CHUNK_BITS * chunks
 
 
-def _sample(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout, Scales]:
+def sampled(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout, Scales]:
     """Rows and columns spread over the tensor, about 32,768 weights, in scan order, with their layout and scales."""
     columns, rows = layout.columns, layout.rows
     if layout.size > SAMPLE:

@@ -5,6 +5,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from netweight.codecs.base import Codec
+from netweight.codecs.codebook import Codebook
 from netweight.codecs.relative import Relative
 from netweight.codecs.trellis import Trellis
 from netweight.codecs.uniform import Uniform
@@ -13,7 +14,7 @@ from netweight.errors import FormatError, UsageError
 EXACT = "exact"
 EXACT_VERSION = 1
 GROUP = "netweight.codecs"
-_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative)
+_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative, Codebook)
 
 
 @cache
