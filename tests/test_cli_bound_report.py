@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import netweight as nw
 from netweight.bound import MODELS
 from netweight.cli import main
+from netweight.importance.core import Importance, Record
+from netweight.importance.stat import Stat
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +27,12 @@ def made(tmp_path_factory):
     save_file(tensors, folder / "m.safetensors")
     assert main(["compress", str(folder / "m.safetensors"), "-o", str(folder / "m.nwt"), "--bits", "4", "-q"]) == 0
     save_file({"b": tensors["a.bias"]}, folder / "other.safetensors")
+    root = random.normal(size=(128, 128)) * 2.0 ** random.normal(size=128)
+    stats = {"a.weight": Stat(1e-3, inputs=(root @ root.T / 128)[None]), "a.bias": Stat(2.0)}
+    record = Record(data="ab" * 32, samples=512, loss="kl", objective="fisher")
+    Importance.of(stats, record).save(folder / "m.imp")
+    words = ["compress", str(folder / "m.safetensors"), "-o", str(folder / "nats.nwt"), "--bits", "4", "-q"]
+    assert main([*words, "--importance", str(folder / "m.imp")]) == 0
     return folder
 
 
@@ -95,6 +105,64 @@ class TestBound:
         data[-50] ^= 4
         (made / "bad.nwt").write_bytes(data)
         assert call("bound", "bad.nwt", "--against", "m.safetensors")[0] == 3
+
+
+class TestImportance:
+    """The bound in nats of what was measured."""
+
+    def test_a_file_beside_its_original(self, call, made):
+        words = ("bound", "nats.nwt", "--against", "m.safetensors", "--json")
+        code, out, err = call(*words, "--importance", "m.imp")
+        data = json.loads(out)
+        assert (code, err) == (0, "")
+        importance = Importance.open(made / "m.imp")
+        with safe_open(made / "m.safetensors", "np") as file:
+            before = {name: file.get_tensor(name) for name in ("a.weight", "a.bias")}
+        after = nw.load(made / "nats.nwt", framework="numpy")
+        losses = {name: importance[name].loss(w, w.astype(float) - after[name]) for name, w in before.items()}
+        assert data["loss"] == pytest.approx(sum(losses.values()), rel=1e-6)
+        assert {t["name"]: t["loss"] for t in data["tensors"] if not t["outside"]} == pytest.approx(losses, rel=1e-6)
+        assert data["rate_bits"]["gaussian-rows"] < data["universal_bits"] < data["modelled_bits"]
+        whole = data["gap"]["bound_bits"] + sum(data["gap"]["parts"].values())
+        assert whole == pytest.approx(8 * data["bytes"], rel=1e-9)
+        code, out, err = call(*words)
+        assert code == 0
+        assert "planned by a measured importance" in err
+        assert json.loads(out)["universal_bits"] is None
+
+    def test_a_checkpoint_alone(self, call):
+        code, out, _ = call("bound", "m.safetensors", "--importance", "m.imp", "--json")
+        assert code == 0
+        for row in json.loads(out)["rates"]:
+            assert row["rate_bits"]["gaussian-rows"] <= row["universal_bits"] < row["predicted_bits"] + 0.1 * 12_384
+            assert row["least_loss"]["gaussian-rows"] < row["predicted_loss"]
+
+    def test_texts_name_what_the_decoder_knows(self, call):
+        for words in (("nats.nwt", "--against", "m.safetensors"), ("m.safetensors",)):
+            code, out, _ = call("bound", *words, "--importance", "m.imp")
+            assert code == 0
+            assert "inputs unknown" in out
+            assert "it is no bound." in out
+
+    @pytest.mark.parametrize("given", [True, False])
+    def test_a_page_tells_the_record(self, call, made, given):
+        with nw.Archive.open(made / "nats.nwt") as archive:
+            noted = archive.noted(heldout={"nats": 0.0123, "se": 0.001, "samples": 1000})
+            noted.save(made / "noted.nwt", force=True)
+        words = ("report", "noted.nwt", "--against", "m.safetensors", "-o", "nats.html", "--force")
+        assert call(*words, *(("--importance", "m.imp") if given else ()))[0] == 0
+        page = (made / "nats.html").read_text(encoding="utf-8")
+        for text in (
+            "importance: data",
+            "ab" * 32,
+            "importance: objective",
+            "0.0123 ± 0.001",
+            "1,000 held-out samples",
+        ):
+            assert text in page
+        assert ("quadratic form of the measured importance" in page) == given
+        assert ("inputs unknown" in page) == given
+        assert ("planned for a loss of another kind" in page) != given
 
 
 class TestReport:

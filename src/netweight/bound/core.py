@@ -22,19 +22,24 @@ from netweight.codecs.base import takes
 from netweight.codecs.registry import EXACT
 from netweight.dtypes import is_float, to_float32
 from netweight.errors import UsageError
-from netweight.importance.prior import prior
+from netweight.importance.given import stats_of
 from netweight.importance.stat import Stat
 
-__all__ = ["STATEMENT", "Bound", "Reached", "TensorBound", "bound"]
+__all__ = ["STATEMENT", "UNKNOWN", "Bound", "Reached", "TensorBound", "bound"]
 
 Progress = Callable[[str, int, int], None]
 Storage = NDArray[Any]
 
 STATEMENT = (
-    "R(D) is the least rate of any code for weights drawn from the stated law, by a decoder that knows the law, its "
-    "means and spreads included, for nothing. It is no bound for the trained weights as they are: one network has no "
-    "rate-distortion function, the law's parameters were fitted to these very weights, and a code may use structure "
-    "that the law lacks and so fall below it."
+    "R(D) is the least expected rate of any code whose expected loss is at most D, for weights drawn from the stated "
+    "law, by a decoder that knows the law, its means and spreads, and which errors matter, for nothing. The loss is a "
+    "quadratic form, and stands for the network's own loss as far as it predicts it. It is no bound for the trained "
+    "weights as they are: one network has no rate-distortion function, the law's parameters were fitted to these very "
+    "weights, and a code may use structure that the law lacks and so fall below it."
+)
+UNKNOWN = (
+    "the rate of the best Gaussian codebook for Gaussian rows whose decoder knows their variances, but not the input "
+    "covariance. Random codes reach it, at most 0.11 bit a weight above R(D); it is no bound."
 )
 
 
@@ -181,7 +186,8 @@ def bound(
 
     Args:
         source: a path, a dictionary of tensors, a module, or an open checkpoint: the original.
-        importance: by tensor; without it squared error, and vectors by the energy of rows, as in `sweep`.
+        importance: by tensor, as `measure` gives it, its matrices included; without it squared error, and vectors by
+            the energy of rows, as in `sweep`.
         archive: a file made from the source, or an open one; without it there are curves only.
         progress: called with ("bound", done, total).
 
@@ -198,7 +204,7 @@ def bound(
     Source: Shannon 1959; Gao et al. 2019, Theorem 2; docs/theory.md sections 2, 4 and 7.
     """
     checkpoint = open_checkpoint(source)
-    stats = prior(checkpoint) if importance is None else importance
+    stats = stats_of(checkpoint, importance)
     opened = Archive.open(archive) if isinstance(archive, str | os.PathLike) else archive
     if opened is not None:
         _require_match(checkpoint, opened)

@@ -11,7 +11,7 @@ from typing import Final
 from netweight.allocate import Plan, allocate, steepest
 from netweight.archive import Archive
 from netweight.archive.header import MAGIC
-from netweight.bound import MODELS, STATEMENT, Bound, TensorBound
+from netweight.bound import MODELS, STATEMENT, UNKNOWN, Bound, TensorBound
 from netweight.bound import bound as bound_of
 from netweight.bound.gap import Gap, split
 from netweight.checkpoint import Checkpoint, open_checkpoint
@@ -20,7 +20,7 @@ from netweight.errors import UsageError
 from netweight.units import format_bits, format_bytes, format_count
 
 from .console import Console, table
-from .targets import archive_in, existing, threads
+from .targets import archive_in, existing, measured, threads
 
 __all__ = ["bound"]
 
@@ -46,7 +46,12 @@ def bound(options: Namespace, console: Console) -> int:
         open_checkpoint(existing(options.against)) as original,
         console.progress() as progress,
     ):
-        found = bound_of(original, archive=archive, progress=progress)
+        importance = measured(options)
+        found = bound_of(original, importance, archive, progress=progress)
+        if importance is None and "importance" in archive.plan:
+            console.warn(
+                "The file was planned by a measured importance. Without --importance the loss is not its loss."
+            )
     gap = split(found, model)
     console.result("bound", _data(path, found, gap), [*_lines(path, found, gap), *_details(found, model)])
     return 0
@@ -66,8 +71,9 @@ def _checkpoint(options: Namespace, console: Console) -> int:
         threads(options.workers) as executor,
         console.progress() as progress,
     ):
-        curves = sweep(checkpoint, executor=executor, progress=progress)
-        found = bound_of(checkpoint, progress=progress)
+        importance = measured(options)
+        curves = sweep(checkpoint, importance, executor=executor, progress=progress)
+        found = bound_of(checkpoint, importance, progress=progress)
         least = steepest(curves, "the least")
         plans = {bits: allocate(curves, bits=bits) for bits in _RATES if bits * least.weights > least.bits}
         rows = [_rate_row(found, bits, plan) for bits, plan in plans.items()]
@@ -75,7 +81,7 @@ def _checkpoint(options: Namespace, console: Console) -> int:
     return 0
 
 
-def _rate_row(found: Bound, bits: float, plan: Plan) -> Mapping[str, float | Mapping[str, float]]:
+def _rate_row(found: Bound, bits: float, plan: Plan) -> Mapping[str, float | Mapping[str, float] | None]:
     """At one rate of the file: what our plan predicts for the modelled tensors, and R(D), D(R) there."""
     inside = [plan.choices[t.name] for t in found.modelled]
     spent, loss = sum(point.bits for point in inside), sum(point.loss for point in inside)
@@ -85,6 +91,7 @@ def _rate_row(found: Bound, bits: float, plan: Plan) -> Mapping[str, float | Map
         "predicted_loss": loss,
         "rate_bits": {model: found.rate_bits(model, loss) if loss > 0 else math.inf for model in MODELS},
         "least_loss": {model: found.least_loss(model, spent) for model in MODELS},
+        "universal_bits": found.universal_bits(loss) if found.inputs and loss > 0 else None,
     }
 
 
@@ -110,11 +117,14 @@ def _checkpoint_lines(checkpoint: Checkpoint, found: Bound, rows: Sequence[Mappi
     for row in rows:
         rates = row["rate_bits"]
         assert isinstance(rates, Mapping)
-        numbers = (f"{float(rates[model]) / max(1, weights):.3f}" for model in MODELS)
+        numbers = [f"{float(rates[model]) / max(1, weights):.3f}" for model in MODELS]
+        if row["universal_bits"] is not None:
+            numbers.append(f"{float(str(row['universal_bits'])) / max(1, weights):.3f}")
         spent, loss = (float(str(row[key])) for key in ("predicted_bits", "predicted_loss"))
         cells.append([f"{row['bits_per_weight']:g}", f"{loss:.4g}", f"{spent / max(1, weights):.3f}", *numbers])
     heads = ["file bits/weight", "loss", "ours", *(model.title for model in MODELS.values())]
-    return [*out, *table(heads, cells), "", *_statement()]
+    heads += ["inputs unknown"] if found.inputs else []
+    return [*out, *table(heads, cells), "", *_statement(found)]
 
 
 def _data(path: Path, found: Bound, gap: Gap) -> Mapping[str, object]:
@@ -129,6 +139,7 @@ def _data(path: Path, found: Bound, gap: Gap) -> Mapping[str, object]:
         "modelled_bits": found.spent_bits,
         "rate_bits": {model: found.rate_bits(model) for model in MODELS},
         "least_loss": {model: found.least_loss(model) for model in MODELS},
+        "universal_bits": found.universal_bits() if found.inputs else None,
         "gap": {
             "model": gap.model,
             "file_bits": gap.file_bits,
@@ -159,6 +170,10 @@ def _lines(path: Path, found: Bound, gap: Gap) -> list[str]:
         above = (found.spent_bits - bits) / weights
         share = f"{loss / found.loss:.3f}" if found.loss else "-"
         rows.append([model.title, f"{bits / weights:.3f}", f"{above:+.3f}", f"{loss:.4g}", share])
+    if found.inputs:
+        bits = found.universal_bits()
+        above = (found.spent_bits - bits) / weights
+        rows.append(["Gaussian by row, inputs unknown", f"{bits / weights:.3f}", f"{above:+.3f}", "-", "-"])
     spent = found.spent_bits / weights
     rows.append(["this file", f"{spent:.3f}", f"{0:+.3f}", f"{found.loss:.4g}", "1.000"])
     heads = ["law", "R(D) bits/weight", "file above it", "D(R)", "D(R) / loss"]
@@ -179,9 +194,9 @@ def _details(found: Bound, model: str) -> list[str]:
         if least is not None:
             cells[1] = f"{rate - least / t.weights:+.3f}"
         rows.append([t.name, t.reached.codec, f"{rate:.3f}", *cells])
-    return [*table(["tensor", "codec", "bits/weight", "R(D)", "above"], rows), "", *_statement()]
+    return [*table(["tensor", "codec", "bits/weight", "R(D)", "above"], rows), "", *_statement(found)]
 
 
-def _statement() -> list[str]:
+def _statement(found: Bound) -> list[str]:
     laws = [f"{model.title}: weights {model.assumes}." for model in MODELS.values()]
-    return [*laws, "", STATEMENT]
+    return [*laws, *([f"Inputs unknown: {UNKNOWN}"] if found.inputs else []), "", STATEMENT]

@@ -17,12 +17,11 @@ from netweight.atomic import atomic_file, check_target
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.curve import sweep
 from netweight.errors import UsageError
-from netweight.importance.core import Importance
 from netweight.units import format_bits, format_bytes, format_count, format_seconds
 
 from .account import codec_table, codecs_of, losses, plan_shares, shares_of, tensor_table
 from .console import Console, Progress
-from .targets import ARCHIVE_NAME, beside, existing, is_folder, new_folder, target, threads
+from .targets import ARCHIVE_NAME, beside, existing, is_folder, measured, new_folder, target, threads
 
 __all__ = ["compress", "plan"]
 
@@ -100,25 +99,20 @@ def _compressed(checkpoint: Checkpoint, options: Namespace, executor: Executor, 
         return pipeline.compress(
             checkpoint,
             **wanted,
-            importance=_importance(options),
+            importance=measured(options),
             codecs=options.codec,
             executor=executor,
             progress=progress,
         )
     chosen = _plan(checkpoint, options, executor, progress)
-    return pipeline.encode(checkpoint, chosen, _importance(options), executor=executor, progress=progress)
-
-
-def _importance(options: Namespace) -> Importance | None:
-    """What was measured, if anything."""
-    return None if options.importance is None else Importance.open(existing(options.importance))
+    return pipeline.encode(checkpoint, chosen, measured(options), executor=executor, progress=progress)
 
 
 def _plan(checkpoint: Checkpoint, options: Namespace, executor: Executor, progress: Progress) -> Plan:
     """The plan given, or the one that meets the target; where nothing may be lost there is only one."""
     if getattr(options, "plan", None) is not None:
         return Plan.from_json(_text(existing(options.plan)))
-    curves = sweep(checkpoint, _importance(options), codecs=options.codec, executor=executor, progress=progress)
+    curves = sweep(checkpoint, measured(options), codecs=options.codec, executor=executor, progress=progress)
     wanted = target(options)
     if wanted:
         return allocate(curves, **wanted)

@@ -55,6 +55,7 @@ examples:
     "bound": """\
 examples:
   netweight bound model.nwt --against model.safetensors
+  netweight bound model.nwt --against model.safetensors --importance model.imp      in nats of what was measured
   netweight bound model.safetensors                 the bound at a few rates, beside what a plan predicts""",
     "report": """\
 examples:
@@ -147,6 +148,7 @@ def _add_verify(verb: argparse.ArgumentParser) -> None:
 def _add_bound(verb: argparse.ArgumentParser) -> None:
     _add_input(verb, "IN", "compressed file, or a checkpoint as for compress")
     verb.add_argument("--against", metavar="ORIGINAL", type=_path, help="the checkpoint that the file was made from")
+    _add_importance(verb)
     _add_model(verb)
     _add_workers(verb)
 
@@ -155,9 +157,16 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
     _add_input(verb, "IN.nwt", "compressed file, or the folder compress wrote")
     _add_output(verb, "PAGE.html", "the page to write", required=True)
     verb.add_argument("--against", metavar="ORIGINAL", type=_path, help="the checkpoint that the file was made from")
+    _add_importance(verb)
     _add_model(verb)
     _add_workers(verb)
     _add_force(verb)
+
+
+def _add_importance(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--importance", metavar="FILE", type=_path, help="what was measured on data; losses are then in its nats"
+    )
 
 
 def _add_model(verb: argparse.ArgumentParser) -> None:
@@ -185,9 +194,7 @@ def _add_target(verb: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGro
 
 
 def _add_effort(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--importance", metavar="FILE", type=_path, help="what was measured on data; losses are then in its nats"
-    )
+    _add_importance(verb)
     verb.add_argument(
         "--codec", metavar="NAME", action="append", help="allow this codec only; may be given again (default: all)"
     )

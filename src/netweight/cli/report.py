@@ -14,7 +14,7 @@ from netweight.report import report as page_of
 from netweight.units import format_bytes, format_seconds
 
 from .console import Console
-from .targets import archive_in, beside, existing, threads
+from .targets import archive_in, beside, existing, measured, threads
 
 __all__ = ["report"]
 
@@ -34,7 +34,10 @@ def report(options: Namespace, console: Console) -> int:
             original = stack.enter_context(open_checkpoint(existing(options.against)))
         executor = stack.enter_context(threads(options.workers))
         progress = stack.enter_context(console.progress())
-        page = page_of(archive, original, model=options.model, executor=executor, progress=progress).encode()
+        importance = measured(options)
+        page = page_of(
+            archive, original, model=options.model, importance=importance, executor=executor, progress=progress
+        ).encode()
     with atomic_file(output, options.force) as file:
         file.write(page)
     console.story(f"written in {format_seconds(time.perf_counter() - begin_s)}")

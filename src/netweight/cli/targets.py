@@ -14,8 +14,19 @@ from typing import Any, Final
 
 from netweight.atomic import check_target
 from netweight.errors import FormatError, OutputError, UsageError
+from netweight.importance.core import Importance
 
-__all__ = ["ARCHIVE_NAME", "archive_in", "beside", "existing", "is_folder", "new_folder", "target", "threads"]
+__all__ = [
+    "ARCHIVE_NAME",
+    "archive_in",
+    "beside",
+    "existing",
+    "is_folder",
+    "measured",
+    "new_folder",
+    "target",
+    "threads",
+]
 
 ARCHIVE_NAME: Final = "model.nwt"
 _TARGETS: Final = ("size", "bits", "loss", "slope")
@@ -46,6 +57,11 @@ def existing(name: str) -> Path:
     if not path.exists():
         raise UsageError(f"There is no {name}.", "Check the name.")
     return path
+
+
+def measured(options: Namespace) -> Importance | None:
+    """The importance that was measured, if one is named."""
+    return None if options.importance is None else Importance.open(existing(options.importance))
 
 
 def archive_in(name: str) -> Path:

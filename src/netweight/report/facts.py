@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -21,8 +22,9 @@ from netweight.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from netweight.codecs.registry import EXACT
 from netweight.curve import Curve, Progress, Source, sweep
 from netweight.dtypes import is_float, to_float32
+from netweight.importance.stat import Stat
 
-__all__ = ["Against", "Facts", "Sample", "gather"]
+__all__ = ["Against", "Facts", "Sample", "gather", "number_of"]
 
 Floats = NDArray[np.float32]
 
@@ -55,15 +57,19 @@ class Against:
     Attributes:
         sha256: of the original.
         same: it is the file's source by that hash.
+        measured: losses are those of a measured importance.
+        comparable: they are of the kind that the file's plan predicted.
         bound: R(D) beside the file.
         gap: split of what is above.
         curves: predictions by tensor.
-        plan: the prediction at the file's slope.
+        plan: the prediction at the file's slope, or, where that is of another loss, at a slope that fits this one.
         sweeps: bits and loss of the modelled tensors at other slopes, predicted, bits rising.
     """
 
     sha256: str
     same: bool
+    measured: bool
+    comparable: bool
     bound: Bound
     gap: Gap
     curves: Mapping[str, Curve]
@@ -107,6 +113,7 @@ def gather(
     original: Source | None = None,
     *,
     model: str,
+    importance: Mapping[str, Stat] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Facts:
@@ -116,6 +123,7 @@ def gather(
         archive: the file.
         original: what it was made from, or another checkpoint of the same tensors.
         model: id of the law that the bound is drawn for.
+        importance: what was measured; squared error without.
         executor: for the sweep.
         progress: called with (stage, done, total).
 
@@ -130,17 +138,31 @@ def gather(
         names = _chosen(archive, spent, ())
         return Facts(title, when, archive, spent, [_sample(archive, None, name, spent) for name in names], None)
     with open_checkpoint(original) as checkpoint:
-        found = bound(checkpoint, archive=archive, progress=progress)
+        found = bound(checkpoint, importance, archive, progress=progress)
         assert found.account is not None
         names = _chosen(archive, found.account, found.modelled, model)
         samples = [_sample(archive, checkpoint, name, found.account) for name in names]
-        curves = sweep(checkpoint, executor=executor, progress=progress)
+        curves = sweep(checkpoint, importance, executor=executor, progress=progress)
         sha256 = checkpoint.sha256()
-    slope = float(archive.plan.get("slope", 0.0))
+    # A loss of another kind than the file's plan meant cannot be laid beside its prediction. The slope is then what
+    # R(D) has at high rate at this loss, -dD/dR = 2 ln 2 D / n.
+    comparable = (importance is not None) == ("importance" in archive.plan)
+    weights = max(1, sum(t.weights for t in found.modelled))
+    slope = number_of(archive.plan, "slope") if comparable else 2 * math.log(2) * found.loss / weights
     plan = allocate(curves, slope=slope)
     same = sha256 == archive.header.source.get("sha256")
-    against = Against(sha256, same, found, split(found, model), curves, plan, _sweeps(curves, found, slope))
+    measured = importance is not None
+    against = Against(
+        sha256, same, measured, comparable, found, split(found, model), curves, plan, _sweeps(curves, found, slope)
+    )
     return Facts(title, when, archive, found.account, samples, against)
+
+
+def number_of(record: Mapping[str, Any], key: str) -> float:
+    """A number of the header, finite and not negative, 0 where there is none: headers come from files."""
+    value = record.get(key)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return max(0.0, float(value)) if good else 0.0  # type: ignore[arg-type]
 
 
 def _sweeps(curves: Mapping[str, Curve], found: Bound, slope: float) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from netweight import __version__
 from netweight.archive import Archive
-from netweight.bound import MODELS, STATEMENT
+from netweight.bound import MODELS, STATEMENT, UNKNOWN
 from netweight.curve import Progress, Source
 from netweight.errors import UsageError
+from netweight.importance.stat import Stat
 from netweight.report import figures, tables
-from netweight.report.facts import Against, Facts, gather
+from netweight.report.facts import Against, Facts, gather, number_of
 from netweight.report.markup import Markup, Node, element, escape, join
 from netweight.report.style import STYLE
 from netweight.units import format_bits, format_bytes, format_count
@@ -24,7 +26,6 @@ __all__ = ["report"]
 
 # No script, no network, no form, whatever a name tried: the browser is told so, too.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-RELATIVE_LOSS = "half the weighted squared error of the weights; nats only with measured importance"
 
 
 def report(
@@ -32,6 +33,7 @@ def report(
     original: Source | None = None,
     *,
     model: str = "",
+    importance: Mapping[str, Stat] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> str:
@@ -41,6 +43,7 @@ def report(
         archive: a `.nwt` file, or an open one.
         original: the checkpoint it was made from; without it the page tells what the file alone can.
         model: id of the law that the bound is drawn for; the first of `netweight.bound.MODELS` if empty.
+        importance: what was measured, so that losses are in its nats; squared error without.
         executor: for the sweep that predicts the curve.
         progress: called with (stage, done, total).
 
@@ -55,13 +58,13 @@ def report(
     if chosen not in MODELS:
         raise UsageError(f"There is no law {chosen!r}.", f"Known are: {', '.join(MODELS)}.")
     opened = archive if isinstance(archive, Archive) else Archive.open(archive)
-    facts = gather(opened, original, model=chosen, executor=executor, progress=progress)
+    facts = gather(opened, original, model=chosen, importance=importance, executor=executor, progress=progress)
     return str(_page(facts, chosen))
 
 
 def _page(facts: Facts, model: str) -> Markup:
     against = facts.against
-    cards = [_curve(against, model, facts), _gap(against, model)] if against else []
+    cards = [_curve(against, model), _gap(against, model)] if against else []
     cards += [_bytes(facts), *([_above(against, model)] if against else []), _codecs(facts)]
     cards += [_predicted(facts), _histograms(facts), _provenance(facts)]
     head = element(
@@ -88,7 +91,7 @@ def _soft(words: Node) -> Markup:
 
 def _head(facts: Facts) -> Markup:
     archive, against = facts.archive, facts.against
-    source_bytes = _number(archive.header.source.get("bytes"))
+    source_bytes = number_of(archive.header.source, "bytes")
     tiles = [
         (format_bytes(archive.nbytes), f"file, of {format_bytes(int(source_bytes))}" if source_bytes else "file"),
         (format_bits(8 * archive.nbytes / max(1, facts.weights)), f"{format_count(facts.weights)} weights"),
@@ -108,7 +111,7 @@ def _head(facts: Facts) -> Markup:
         if not against.same:
             warning = element("p", "The original given is not the one that the file was made from.", class_="warn")
     else:
-        tiles.append((f"{_number(archive.plan.get('loss')):.4g}", "loss, predicted"))
+        tiles.append((f"{number_of(archive.plan, 'loss'):.4g}", "loss, predicted"))
     boxes = (element("div", element("b", number), element("span", words), class_="tile") for number, words in tiles)
     about = f"{len(facts.infos)} tensors, {len(archive.ties)} of the names tied" if archive.ties else (
         f"{len(facts.infos)} tensors"
@@ -117,24 +120,22 @@ def _head(facts: Facts) -> Markup:
     return element("header", top, _soft(about), warning, element("div", *boxes, class_="tiles"))
 
 
-def _number(value: object) -> float:
-    """A number of the header, 0 where there is none: headers come from files."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else 0.0  # type: ignore[arg-type]
+def _loss_is(against: Against) -> str:
+    if against.measured:
+        return "the quadratic form of the measured importance, in its nats"
+    return "half the squared error of the weights, that of vectors weighted by the energy of rows"
 
 
-def _slope(facts: Facts) -> float:
-    return max(0.0, _number(facts.archive.plan.get("slope")))
-
-
-def _curve(against: Against, model: str, facts: Facts) -> Markup:
+def _curve(against: Against, model: str) -> Markup:
     law = MODELS[model]
-    slope = _slope(facts)
+    slope = against.plan.slope
     key = tables.key(("ours", "netweight, predicted"), ("tangent", "the slope"), ("bound", f"D(R), {law.title}"))
-    words = (
-        f"At slope {slope:.3g} one more bit saves that much loss in every tensor. Loss is {RELATIVE_LOSS}. "
-        "R(D) is in bits a weight at our loss, D(R) at our rate."
-    )
+    words = f"At slope {slope:.3g} one more bit saves that much loss in every tensor. Loss is {_loss_is(against)}. "
+    words += "R(D) is in bits a weight at our loss, D(R) at our rate."
+    if not against.comparable:
+        words += " The file was planned for a loss of another kind; the slope is that of R(D) at this one."
+    if against.bound.inputs:
+        words += f" Inputs unknown: {UNKNOWN}"
     picture = figures.rate_distortion(against, model, slope) if against.bound.modelled else _soft("No lossy tensor.")
     return _card("Rate and distortion", key, picture, _soft(words), tables.models_table(against.bound))
 
@@ -194,17 +195,32 @@ def _codecs(facts: Facts) -> Markup:
 
 def _predicted(facts: Facts) -> Markup:
     archive, against = facts.archive, facts.against
-    bits, loss = (_number(archive.plan.get(name)) for name in ("bits", "loss"))
-    measured = sum(t.reached.loss for t in against.bound.tensors if t.reached) if against else None
+    bits, loss = (number_of(archive.plan, name) for name in ("bits", "loss"))
+    measured = None
+    if against and against.comparable:
+        measured = sum(t.reached.loss for t in against.bound.tensors if t.reached)
     rows = [["bytes", f"{bits / 8:,.0f}", f"{archive.nbytes:,}", _percent(archive.nbytes, bits / 8)]]
     rows.append(["loss", f"{loss:.5g}", "–" if measured is None else f"{measured:.5g}", _percent(measured, loss)])
+    rows += _heldout(archive.plan, loss)
     content: list[Node] = [tables.table(["", "predicted", "measured", "difference"], rows)]
-    if against:
+    if against and not against.comparable:
+        content.append(_soft("The file was planned for a loss of another kind than the one measured here."))
+    elif against:
         content += [tables.key(("ours", "bytes"), ("other", "loss")), figures.predicted(against, facts)]
         content.append(_soft("A dot is a tensor, as the plan saw it and as it came out."))
     else:
         content.append(_soft("The loss is measured with the original: netweight report … --against ORIGINAL."))
     return _card("Predicted beside measured", *content)
+
+
+def _heldout(plan: Mapping[str, Any], predicted: float) -> list[list[str]]:
+    """What was measured on data that the importance never saw, if the file tells."""
+    found = plan.get("heldout")
+    if not isinstance(found, Mapping):
+        return []
+    nats, spread, samples = (number_of(found, key) for key in ("nats", "se", "samples"))
+    words = f"{nats:.5g} ± {spread:.2g}" if spread else f"{nats:.5g}"
+    return [[f"nats on {samples:,.0f} held-out samples", f"{predicted:.5g}", words, _percent(nats, predicted)]]
 
 
 def _percent(measured: float | None, predicted: float) -> str:
@@ -236,17 +252,20 @@ def _provenance(facts: Facts) -> Markup:
     if against:
         verdict = "the same: the file was made from it" if against.same else "different"
         rows.append(("original given", join([element("code", against.sha256), f" – {verdict}"])))
-    rows.append(("importance", _importance(facts.archive.plan)))
+    rows += _importance(facts.archive.plan)
     rows += [(f"plan: {name}", str(value)) for name, value in facts.archive.plan.items() if name != "importance"]
     rows += [(f"weight file {n}", f"{g.file}, {g.tensors} tensors") for n, g in enumerate(facts.archive.layout, 1)]
     rows += [(f"metadata: {name}", text) for name, text in facts.archive.metadata.items()]
     return _card("Provenance", tables.definitions(rows))
 
 
-def _importance(plan: dict[str, Any]) -> Node:
-    if "importance" in plan:
-        return str(plan["importance"])
-    return "no record: squared error for matrices, vectors by the energy of rows"
+def _importance(plan: Mapping[str, Any]) -> list[tuple[Node, Node]]:
+    """The calibration record."""
+    record = plan.get("importance")
+    if isinstance(record, Mapping):
+        return [(f"importance: {key}", str(value)) for key, value in record.items()]
+    none = "not measured: squared error for matrices, vectors by the energy of rows"
+    return [("importance", none if record is None else str(record))]
 
 
 def _plan(facts: Facts, model: str) -> Markup:

@@ -86,6 +86,11 @@ def models_table(found: Bound) -> Markup:
         bits, loss = found.rate_bits(model.id) / weights, found.least_loss(model.id)
         share = f"{100 * loss / found.loss:.1f} %" if found.loss else "–"
         rows.append([model.title, f"{bits:.3f}", f"{found.spent_bits / weights - bits:+.3f}", share])
+    if found.inputs:
+        bits = found.universal_bits() / weights
+        rows.append(
+            ["Gaussian by row, inputs unknown", f"{bits:.3f}", f"{found.spent_bits / weights - bits:+.3f}", "–"]
+        )
     rows.append(["this file", f"{found.spent_bits / weights:.3f}", "", "100 %"])
     return table(["law of the weights", "R(D)", "file above", "D(R)/loss"], rows)
 
