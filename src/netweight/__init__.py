@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import FormatError as FormatError
     from .errors import NetweightError as NetweightError
     from .importance.core import Importance as Importance
+    from .importance.measure import measure as measure
     from .pipeline import compress as compress
     from .pipeline import encode as encode
     from .pipeline import load as load
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 _HOME = {
     "compress": "pipeline",
     "load": "pipeline",
+    "measure": "importance.measure",
     "sweep": "curve",
     "allocate": "allocate",
     "encode": "pipeline",
@@ -62,7 +64,7 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the flow
-    "compress", "load", "sweep", "allocate", "encode", "bound",
+    "compress", "load", "measure", "sweep", "allocate", "encode", "bound",
     "Importance", "Curve", "Plan", "Archive", "Codec",
     "NetweightError", "FormatError",
 ]  # fmt: skip

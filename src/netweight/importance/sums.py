@@ -119,7 +119,8 @@ def _diagonal(sums: Sums, counts: Counts, shrunk: bool) -> Stat:
 
 
 def _mean(total: Float64, counts: Counts, rho: float) -> NDArray[np.float32]:
-    return np.asarray(toward_mean(total / max(counts.predictions, 1.0), rho), np.float32)
+    mean = np.maximum(total / max(counts.predictions, 1.0), 0.0)  # an estimated Hessian may be negative
+    return np.asarray(toward_mean(mean, rho), np.float32)
 
 
 def merged(uses: list[Stat]) -> Stat:
@@ -156,3 +157,24 @@ def dense_diagonal(stat: Stat) -> NDArray[np.float32]:
     rows = stat.outputs if stat.outputs.ndim == 1 else np.diagonal(stat.outputs)
     columns = np.diagonal(stat.inputs, axis1=1, axis2=2)
     return np.asarray(stat.weight * rows[:, None] * np.repeat(columns, len(rows) // len(columns), axis=0), np.float32)
+
+
+def joined(parts: list[Sums]) -> Sums:
+    """Sums of a packed weight from those of its parts: a group of columns for each, rows without cross terms."""
+    rows = sum(part.shape[0] for part in parts)
+    shape = (rows, parts[0].shape[1])
+    if parts[0].inputs is None:
+        return Sums(shape, diagonal=np.concatenate([part.diagonal for part in parts if part.diagonal is not None]))
+    total = [max(sum(part.tokens), 1.0) for part in parts]
+    inputs = np.concatenate(
+        [p.inputs * (total[0] / t) for p, t in zip(parts, total, strict=True) if p.inputs is not None], 1
+    )
+    gradients = [part.outputs for part in parts if part.outputs is not None]
+    if gradients[0].ndim == 2:
+        return Sums(shape, inputs, np.concatenate(gradients, axis=1), parts[0].tokens)
+    outputs = np.zeros((HALVES, rows, rows))
+    at = 0
+    for g in gradients:
+        outputs[:, at : at + g.shape[1], at : at + g.shape[1]] = g
+        at += g.shape[1]
+    return Sums(shape, inputs, outputs, parts[0].tokens)

@@ -1,0 +1,187 @@
+"""Sums over samples while they are being made, on the device of the model."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netweight.importance.maps import Map, by_sample
+from netweight.importance.sums import HALVES, Sums
+
+__all__ = ["MatrixSums", "VectorSums"]
+
+CHUNK: Final = 1 << 23  # numbers of unfolded inputs at a time
+FULL_ROWS: Final = 2048  # rows up to which their second moment is a full matrix
+
+
+class MatrixSums:
+    """Second moments of what faces the rows and the columns of one weight; or its squared gradients.
+
+    Args:
+        layer: the weight as a matrix.
+        shape: of the weight.
+        exact: collect the square of every weight's gradient instead, which needs inputs and gradients together.
+        axis: of the samples, in the layer's input and output; None where there is none.
+    """
+
+    def __init__(self, layer: Map, shape: tuple[int, ...], exact: bool, axis: int | None) -> None:
+        self.map, self.shape, self.exact, self.axis = layer, shape, exact, axis
+        self.tokens = [0.0] * HALVES
+        self.seen = False
+        self._columns: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._squares: Tensor | None = None
+
+    def add_inputs(self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None) -> None:
+        """Count the layer's input.
+
+        Args:
+            x: as the layer got it.
+            count: samples.
+            halves: 0 or 1 for each.
+            mask: [samples, tokens] of tokens that count; used where x has these axes.
+        """
+        if self.exact:
+            return
+        if self.map.tokens:
+            self._add_tokens(x, count, halves, mask)
+            return
+        masked = mask is not None and self.map.item == 1 and x.shape[:-1] == mask.shape
+        items = by_sample(x.detach(), count, self.map.item, self.axis)
+        for half, chosen in _parts(items, halves, self.map.growth):
+            v = self.map.inputs(items[chosen].float())
+            v = v[mask[chosen]] if masked and mask is not None else v.flatten(0, 1)
+            self.tokens[half] += len(v)
+            self._add(v, half, rows=self.map.input_rows)
+
+    def _add_tokens(self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None) -> None:
+        items = by_sample(x.detach()[..., None], count, 1, self.axis)[..., 0]
+        rows = self._total(rows=True, device=x.device)
+        for half in range(HALVES):
+            mine = halves[: len(items)] == half
+            masked = mask is not None and x.shape == mask.shape
+            tokens = items[mine][mask[mine]] if masked and mask is not None else items[mine].reshape(-1)
+            self.tokens[half] += tokens.numel()
+            rows[half] += torch.bincount(tokens, minlength=self.map.rows).double()
+
+    def add_gradients(self, g: Tensor, x: Tensor | None, count: int, halves: Tensor) -> None:
+        """Count the gradient at the layer's output, with the input where squares are collected."""
+        items = by_sample(g.detach(), count, self.map.item, self.axis)
+        self.seen = True
+        if self.exact:
+            assert x is not None
+            self._add_squares(items, x, count)
+            return
+        for half, chosen in _parts(items, halves, self.map.growth if self.map.input_rows else 1):
+            v = self.map.gradients(items[chosen].float()).flatten(0, 1)
+            self._add(v, half, rows=not self.map.input_rows)
+
+    def _add(self, v: Tensor, half: int, *, rows: bool) -> None:
+        """Add sum_t v_t v_t^T: float32 products of a chunk, float64 sums."""
+        total = self._total(rows=rows, device=v.device)
+        if rows:
+            v = v[:, 0].reshape(len(v), self.map.groups, -1)
+        if total.ndim == 2:
+            total[half] += v.square().sum(0).double().reshape(-1)
+        elif v.shape[1] == 1:
+            total[half, 0] += (v[:, 0].T @ v[:, 0]).double()
+        else:
+            total[half] += (v.permute(1, 2, 0) @ v.permute(1, 0, 2)).double()
+
+    def _total(self, *, rows: bool, device: torch.device) -> Tensor:
+        if rows:
+            if self._rows is None:
+                r, groups = self.map.rows, self.map.groups
+                block = r // groups
+                full = r <= FULL_ROWS and not self.map.tokens and block > 1
+                shape = (HALVES, groups, block, block) if full else (HALVES, r)
+                self._rows = torch.zeros(shape, dtype=torch.float64, device=device)
+            return self._rows
+        if self._columns is None:
+            n = self.map.columns
+            self._columns = torch.zeros((HALVES, self.map.groups, n, n), dtype=torch.float64, device=device)
+        return self._columns
+
+    def _add_squares(self, g: Tensor, x: Tensor, count: int) -> None:
+        """Add (sum_t r_t c_t^T)^2, sample by sample."""
+        m = self.map
+        x = x.detach()[..., None] if m.tokens else x.detach()
+        inputs = by_sample(x, count, m.item, self.axis)
+        if self._squares is None:
+            self._squares = torch.zeros(m.groups, m.rows // m.groups, m.columns, dtype=torch.float64, device=g.device)
+        for j in range(len(g)):
+            gradients = m.gradients(g[j : j + 1].float())[0]
+            if m.tokens:
+                index = inputs[j].reshape(-1)
+                rows, place = torch.unique(index, return_inverse=True)
+                summed = torch.zeros(len(rows), m.columns, device=g.device).index_add_(0, place, gradients[:, 0])
+                self._squares[0].index_add_(0, rows, summed.square().double())
+                continue
+            vectors = m.inputs(inputs[j : j + 1].float())[0]
+            r, c = (vectors, gradients) if m.input_rows else (gradients, vectors)
+            r = r[:, 0].reshape(len(r), m.groups, -1)
+            self._squares += (r.permute(1, 2, 0) @ c.permute(1, 0, 2)).square().double()
+
+    def sums(self) -> Sums:
+        """Give the sums as arrays."""
+        if self.exact:
+            assert self._squares is not None
+            return Sums(self.shape, diagonal=_array(self._squares).reshape(self.shape))
+        assert self._columns is not None
+        assert self._rows is not None
+        a, b = self.tokens
+        rows = self._rows
+        if rows.ndim == 4:  # rows of different groups meet different inputs: nothing is known across
+            rows = _block_diagonal(rows)
+        return Sums(self.shape, _array(self._columns), _array(rows), (a, b))
+
+
+class VectorSums:
+    """Squared gradients of each sample, of parameters that meet every token: biases, norms, and whatever else."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor] = {}
+
+    def add(self, name: str, gradients: Tensor) -> None:
+        """Add to the samples' gradients of this backward pass.
+
+        Args:
+            name: of the tensor.
+            gradients: [samples, *shape], or [1, *shape] where they are summed already.
+        """
+        found = self._pending.get(name)
+        self._pending[name] = gradients if found is None else found + gradients
+
+    def flush(self) -> None:
+        """End a backward pass: square and sum."""
+        for name, gradients in self._pending.items():
+            squares = gradients.double().square().sum(0)
+            self.totals[name] = self.totals[name] + squares if name in self.totals else squares
+        self._pending = {}
+
+
+def _parts(items: Tensor, halves: Tensor, growth: int) -> list[tuple[int, Tensor]]:
+    """Samples of each half, in chunks that fit when they are unfolded."""
+    size = max(1, CHUNK // max(1, growth * items[0].numel()))
+    out = []
+    for half in range(HALVES):
+        mine = torch.nonzero(halves[: len(items)] == half).reshape(-1)
+        out += [(half, chunk.to(items.device)) for chunk in torch.split(mine, size) if len(chunk)]
+    return out
+
+
+def _block_diagonal(blocks: Tensor) -> Tensor:
+    """[2, groups, b, b] to [2, groups b, groups b]."""
+    halves, groups, b, _ = blocks.shape
+    out = blocks.new_zeros(halves, groups, b, groups, b)
+    for k in range(groups):
+        out[:, k, :, k] = blocks[:, k]
+    return out.reshape(halves, groups * b, groups * b)
+
+
+def _array(t: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.asarray(t.cpu().numpy(), np.float64)
