@@ -150,7 +150,7 @@ class Bound:
     @property
     def inputs(self) -> bool:
         """Whether an input covariance was measured for any tensor with a law."""
-        return any(t.fit is not None and t.fit.stat.inputs is not None for t in self.modelled)
+        return any(t.fit is not None and t.fit.hidden for t in self.modelled)
 
     def universal_bits(self, loss: float | None = None) -> float:
         """Rate that Gaussian rows need where the decoder knows no input covariance; reached, so no lower bound.
@@ -159,8 +159,8 @@ class Bound:
             loss: total, > 0; the measured one if None.
         """
         fits = [t.fit for t in self.modelled if t.fit]
-        known = [fit.components("gaussian-rows") for fit in fits if fit.stat.inputs is None]
-        hidden = [part for fit in fits if fit.stat.inputs is not None for part in ignorant.ignorant(fit)]
+        known = [fit.components("gaussian-rows") for fit in fits if not fit.hidden]
+        hidden = [part for fit in fits for part in fit.hidden]
         nothing = Components.gaussian(np.zeros(0), np.zeros(0))
         wanted = self.loss if loss is None else loss
         return ignorant.rate_nats(Components.join([nothing, *known]), hidden, wanted) / log(2)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import e, exp, pi
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.bound.ignorant import Ignorant, ignorant
 from netweight.bound.models import LAPLACE_POWER, MODELS, Components, Spread
 from netweight.bound.spread import Rows, components
 from netweight.dtypes import is_float, to_float32
@@ -30,21 +32,26 @@ _MANTISSA_BITS: Final = {"F64": 23, "F32": 23, "F16": 10, "BF16": 7}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """A tensor's weights as the laws see them.
+    """A tensor's weights as the laws see them; its importance is used up, for a matrix' can be larger than the matrix.
 
     Attributes:
         mean: of all weights.
         rows: variances around it.
-        stat: importance.
         entropy_nats: estimated differential entropy of (w - mean) / deviation of its row, each weight spread over the
             storage step that it was rounded to; -inf for fewer than 64 weights, or where that step vanishes.
+        flat: all weights matter alike.
+        hidden: rows of a tensor with a measured input covariance, for a decoder that does not know it; none without.
+        own: by spread, components under the tensor's importance.
+        plain: the same under half the squared error.
     """
 
     mean: float
     rows: Rows
-    stat: Stat
     entropy_nats: float
-    _kept: dict[tuple[Spread, bool], Components] = field(default_factory=dict, repr=False)
+    flat: bool
+    hidden: tuple[Ignorant, ...]
+    own: Mapping[Spread, Components]
+    plain: Mapping[Spread, Components]
 
     def components(self, model: str, *, plain: bool = False) -> Components:
         """The tensor's components under a model.
@@ -54,14 +61,11 @@ class Fit:
             plain: under half the squared error instead of the tensor's own importance.
         """
         law = MODELS[model]
-        stat = PLAIN if plain else self.stat
-        if (law.spread, plain) not in self._kept:
-            self._kept[law.spread, plain] = components(self.rows, stat, law.spread)
-        parts = self._kept[law.spread, plain]
+        parts = (self.plain if plain else self.own)[law.spread]
         if law.law == "entropy":
             return parts.scaled(exp(2 * self.entropy_nats) / (2 * pi * e))
         if law.law == "laplace":
-            return parts.as_laplace() if stat.inputs is None else parts.scaled(LAPLACE_POWER)
+            return parts.scaled(LAPLACE_POWER) if self.hidden and not plain else parts.as_laplace()
         return parts
 
 
@@ -93,7 +97,12 @@ def fit(storage: NDArray[Any], dtype: str, shape: tuple[int, ...], stat: Stat = 
     kernel = _kernel(matrix, dtype, mean, variances, layout.positions) if rows == layout.rows else np.ones((1, 1))
     spectra, directions = _inputs(matrix, dtype, mean, variances, stat)
     found = Rows(np.full(rows, float(length)), variances, kernel, spectra, directions)
-    return Fit(mean, found, stat, _entropy_nats(matrix, dtype, mean, variances))
+    entropy_nats = _entropy_nats(matrix, dtype, mean, variances)
+    spreads = get_args(Spread)
+    plain = {spread: components(found, PLAIN, spread) for spread in spreads}
+    own = {spread: components(found, stat, spread) for spread in spreads}
+    hidden = () if stat.inputs is None else ignorant(found, stat)
+    return Fit(mean, found, entropy_nats, stat.is_flat, hidden, own, plain)
 
 
 def _inputs(

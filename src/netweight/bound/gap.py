@@ -125,7 +125,7 @@ def _shares(tensor: TensorBound, members: tuple[tuple[str, ...], ...], inside: s
 def _unused_bits(tensor: TensorBound, model: str) -> float:
     """R(D) at the squared error above that at the loss, for a codec that makes errors of one size everywhere."""
     reached, fit = tensor.reached, tensor.fit
-    if reached is None or fit is None or _shapes_errors(reached.codec) or fit.stat.is_flat:
+    if reached is None or fit is None or _shapes_errors(reached.codec) or fit.flat:
         return 0.0
     return rate_nats(fit.components(model, plain=True), reached.error / 2) / log(2) - tensor.rate_bits[model]
 

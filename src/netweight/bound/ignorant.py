@@ -18,9 +18,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.bound.fit import Fit
 from netweight.bound.models import Components
-from netweight.bound.spread import binned, output_scales
+from netweight.bound.spread import Rows, binned, output_scales
+from netweight.importance.stat import Stat
 from netweight.theory import universal
 
 __all__ = ["Ignorant", "ignorant", "rate_nats"]
@@ -57,15 +57,15 @@ class Ignorant:
         return float(counts @ nats), float(counts @ error) / 2
 
 
-def ignorant(fit: Fit) -> list[Ignorant]:
-    """Curves of a tensor with a measured input covariance, one for each group of rows."""
-    assert fit.rows.spectra is not None
-    scales = output_scales(fit.rows, fit.stat, "rows")
-    out = []
-    for part, spectrum in zip(scales, fit.rows.spectra, strict=True):
-        if spectrum.any() and part.any():
-            out.append(Ignorant(binned(np.ones(part.size), part), *_curve(spectrum)))
-    return out
+def ignorant(rows: Rows, stat: Stat) -> tuple[Ignorant, ...]:
+    """Give the curves of a tensor with a measured input covariance, one for each group of rows."""
+    assert rows.spectra is not None
+    pairs = zip(output_scales(rows, stat, "rows"), rows.spectra, strict=True)
+    return tuple(
+        Ignorant(binned(np.ones(scales.size), scales), *_curve(spectrum))
+        for scales, spectrum in pairs
+        if spectrum.any()
+    )
 
 
 def _curve(spectrum: Array) -> tuple[Array, Array, Array]:
