@@ -57,7 +57,7 @@ static int has_avx2(void) {
 #endif
 }
 
-API int64_t nw_abi(void) { return 4; }
+API int64_t nw_abi(void) { return 5; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -636,6 +636,34 @@ API void nw_scale(const int16_t *r, int64_t n, float scale, float *out) {
     }
 #endif
     for (int64_t i = 0; i < n; i++) out[i] = (float)r[i] * scale;
+}
+
+/* A level of the ladder: k = sign(r) (ceil(|r| / threshold) - 1), r -= k threshold + sign(k) offset. 1 where a k would
+ * not fit; then nothing is changed. */
+API int64_t nw_send_level(int32_t *missing, int64_t n, int64_t threshold, int64_t offset, int16_t *k) {
+    const int32_t t = (int32_t)threshold, o = (int32_t)offset;
+    const int64_t most = threshold * INT16_MAX;
+    for (int64_t i = 0; i < n; i++)
+        if (missing[i] > most || missing[i] < -most) return 1;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t r = missing[i];
+        int32_t v = 0;
+        if (r > t) {
+            v = (r - 1) / t;
+            missing[i] = r - v * t - o;
+        } else if (r < -t) {
+            v = (r + 1) / t;
+            missing[i] = r - v * t + o;
+        }
+        k[i] = (int16_t)v;
+    }
+    return 0;
+}
+
+/* And back: total += k threshold + sign(k) offset, modulo 2^32. */
+API void nw_add_level(uint32_t *total, const int16_t *k, int64_t n, int64_t threshold, int64_t offset) {
+    const uint32_t t = (uint32_t)threshold, o = (uint32_t)offset;
+    for (int64_t i = 0; i < n; i++) total[i] += (uint32_t)k[i] * t + (uint32_t)((k[i] > 0) - (k[i] < 0)) * o;
 }
 
 /* Class of symbols start .. start + n of a scan of rows x columns x positions: clamp(row + column level, 0, top). */

@@ -15,13 +15,15 @@ import zlib
 import numpy as np
 from coder import Reader, need
 from exact import BITS_BELOW_A_BYTE, STORAGE, exact_chunk, read_exact_head
-from weights import read_weights_head, weights_chunk
+from weights import layout_of, read_weights_head, weights_chunk
+
+LADDER = [str(j) for j in range(16)]
 
 # ---- 2. The fixed part and 3. the header
 
 
 def read_header(data):
-    """The header as a dictionary, and where the sections begin."""
+    """The header as a dictionary, and where the sections that are there begin, and the last one ends."""
     need(len(data) >= 20 and data[:8] == b"\x89NWT\r\n\x1a\n", "this is no .nwt file")
     major, flags, size, crc = struct.unpack_from("<HHII", data, 8)
     need(major == 1, f"format version {major} is not 1")
@@ -32,8 +34,12 @@ def read_header(data):
     text = engine.decompress(data[20 : 20 + size], (64 << 20) + 1)
     need(len(text) <= 64 << 20 and engine.eof and not engine.unused_data, "the header is not one zlib stream")
     header = json.loads(text.decode("utf-8", "surrogatepass"))
-    need(20 + size + sum(header["bytes"]) == len(data), "the sections do not fill the file")
-    return header, 20 + size
+    ends = (20 + size + np.cumsum([0, *header["bytes"]])).tolist()
+    here, refine = sum(end <= len(data) for end in ends) - 1, header.get("refine", 0)
+    kinds = [header["codecs"][kind][0] for kind in header["codec"]]
+    early = 0 < refine <= here and len(data) < ends[-1] and set(kinds[refine:]) <= {"surp"}
+    need(len(data) == ends[-1] or early, "the sections do not fill the file")
+    return header, ends[: here + 1]
 
 
 def members_of(runs):
@@ -64,8 +70,11 @@ def plan_chunks(sizes, runs, capacity):
     return chunks
 
 
-def decode_section(data, prelude, crc, codec, tensors):
-    """Arrays of a section's tensors (dtype, shape, parameters): storage if the codec is exact, else float32."""
+def decode_section(data, prelude, crc, codec, stream, tensors):
+    """Arrays of a section's tensors (dtype, shape, parameters).
+
+    They are storage if the codec is exact, what to add to a tensor's integers if it is surp, else float32.
+    """
     need(zlib.crc32(data[:prelude]) == crc, "a prelude's checksum is wrong")
     reader, at, table = Reader(data[:prelude]), prelude, []
     for _ in range(reader.varint()):
@@ -77,7 +86,7 @@ def decode_section(data, prelude, crc, codec, tensors):
     if codec == "exact":
         head = read_exact_head(reader, tensors[0][0], [shape for _, shape, _ in tensors])
     else:
-        reals = [None if codec == "relative" else read_reals(reader) for _ in tensors]
+        reals = [None if codec in ("relative", "surp") else read_reals(reader) for _ in tensors]
         head = read_weights_head(reader, [shape for _, shape, _ in tensors])
     need(reader.at == prelude, "something follows a section's head")
     plan = plan_chunks(head["sizes"], head["runs"], head["capacity"])
@@ -93,6 +102,12 @@ def decode_section(data, prelude, crc, codec, tensors):
     whole = [np.concatenate(arrays) for arrays in found]
     if codec == "exact":
         return [array.view(STORAGE[dtype]) for array, (dtype, _, _) in zip(whole, tensors, strict=True)]
+    if codec == "surp":
+        need(head["bits"] == 0, "a ladder has a trellis")
+        return [
+            on_the_ladder(r.astype(np.int64), int(stream), params)
+            for r, (_, _, params) in zip(whole, tensors, strict=True)
+        ]
     return [
         reconstruct(codec, r, real, params, layout, shape)
         for r, real, layout, (_, shape, params) in zip(whole, reals, head["layouts"], tensors, strict=True)
@@ -111,6 +126,14 @@ def read_reals(reader):
     return reals
 
 
+def on_the_ladder(r, j, params):
+    """What rung j adds."""
+    step, rise, offset = params
+    need(-61440 <= step <= 51200 and 1 <= rise <= 2 and 0 <= offset <= 8, "a ladder is out of range")
+    m = (45 if j * rise % 2 else 32) << j * rise // 2
+    return r * m + np.sign(r) * (offset * m // 16)
+
+
 def reconstruct(codec, r, reals, params, layout, shape):
     """float32 values from integers in scan order."""
     if codec == "relative":
@@ -121,6 +144,10 @@ def reconstruct(codec, r, reals, params, layout, shape):
         index = r.astype(np.int64) + params[0]
         need(index.size == 0 or 0 <= index.min() <= index.max() < reals.size, "an integer has no codeword")
         flat = reals[index]
+    elif codec == "surp":
+        step, _, _ = params
+        total = ((r + 2**31) % 2**32 - 2**31).astype(np.float32)  # modulo 2^32 as int32
+        flat = total * np.float32(math.ldexp(512 + step % 512, step // 512 - 14))
     else:
         need(reals.size == 1, "a scale is not one number")
         flat = r.astype(np.float32) * reals[0]
@@ -147,22 +174,33 @@ def decode(path):
     """Dictionary of name to storage array (BF16 as uint16, types below 16 bits without a NumPy dtype as uint8)."""
     with open(path, "rb") as file:
         data = file.read()
-    header, at = read_header(data)
+    header, starts = read_header(data)
     names, params = header["names"], header.get("params", [[]] * len(header["names"]))
     dtypes = [header["types"][t] for t in header["dtype"]]
-    found = {}
+    found, climbed = {}, {}
     columns = (header[key] for key in ("codec", "members", "prelude", "bytes", "crc"))
-    for kind, runs, prelude, size, crc in zip(*columns, strict=True):
+    for number, (kind, runs, prelude, size, crc) in enumerate(zip(*columns, strict=True)):
         codec, version, stream = header["codecs"][kind]
         known = {"trellis": "k", "uniform": "k", "relative": "k", "codebook": "k", "exact": "planes"}
-        need(version == 1 and known.get(codec) == stream, f"this decoder knows no {codec} {version} {stream}")
+        right = known.get(codec) == stream or (codec == "surp" and stream in LADDER)
+        need(version == 1 and right, f"this decoder knows no {codec} {version} {stream}")
         members = members_of(runs)
         tensors = [(dtypes[m], tuple(header["shape"][m]), params[m]) for m in members]
-        arrays = decode_section(data[at : at + size], prelude, crc, codec, tensors)
+        if number + 1 >= len(starts):  # the file ends early
+            climbed |= {m: climbed.get(m, np.zeros(math.prod(header["shape"][m]), np.int64)) for m in members}
+            continue
+        section = data[starts[number] : starts[number] + size]
+        arrays = decode_section(section, prelude, crc, codec, stream, tensors)
         for m, array in zip(members, arrays, strict=True):
+            if codec == "surp":
+                climbed[m] = climbed.get(m, 0) + array
+                continue
             shape = -1 if dtypes[m] in BITS_BELOW_A_BYTE else header["shape"][m]
             found[names[m]] = (array if codec == "exact" else rounded(array, dtypes[m])).reshape(shape)
-        at += size
+    for m, total in climbed.items():
+        shape = tuple(header["shape"][m])
+        array = reconstruct("surp", total, None, params[m], layout_of(shape), shape)
+        found[names[m]] = rounded(array, dtypes[m])
     ties = header.get("ties", {})
     return {name: found[names[ties[name]] if name in ties else name] for name in header.get("order", names)}
 

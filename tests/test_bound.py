@@ -179,7 +179,9 @@ class TestFreeLunch:
         for model in ("gaussian-rows", "gaussian-kernels"):
             assert found.spent_bits > found.rate_bits(model)
             assert found.loss > found.least_loss(model)
-        assert 8 * archive.nbytes - found.rate_bits("gaussian-rows") < (0.35 + 0.15) * w.size
+        refines = codec != "all" and codecs()[codec].progressive  # which costs a quarter of the rate at any rate
+        most = 0.35 + 0.15 + 0.25 * bits * refines
+        assert 8 * archive.nbytes - found.rate_bits("gaussian-rows") < most * w.size
 
     @pytest.mark.core
     def test_on_laplacian_weights_each_bound_is_below_the_file_and_laplace_is_nearest(self):

@@ -117,10 +117,21 @@ def test_codecs():
     for name, (version, streams, reals, params, taken) in found.items():
         codec = codecs()[name]
         assert int(version) == codec.version
-        assert streams.split() == list(codec.streams)
+        assert expanded(streams) == list(codec.streams)
         assert re.findall(r"(\w+), 1 number", reals) == list(codec.reals)
         assert re.findall(r"\w+", params) == list(codec.params)
         assert set(re.findall(r"\w+", taken)) == floats
+
+
+def expanded(streams: str) -> list[str]:
+    """Names of streams: a list, or "first .. last" of numbers that fall."""
+    first, *rest = streams.split()
+    return [str(j) for j in range(int(first), int(rest[1]) - 1, -1)] if rest[:1] == [".."] else [first, *rest]
+
+
+def test_codecs_that_refine():
+    named = re.search(r"((?:`\w+`(?: and )?)+) refines", chapter("7. Codecs"))
+    assert set(re.findall(r"`(\w+)`", named[1])) == {name for name, codec in codecs().items() if codec.progressive}
 
 
 def test_header_keys(tmp_path):

@@ -126,6 +126,7 @@ def test_the_set_covers_the_format():
     wanted = {*ALIGNMENT_ORDER, "ties"}
     for codec in ("trellis", "uniform", "relative"):
         wanted |= {codec, f"{codec} in pieces", f"{codec} with escapes"}
+    wanted |= {"surp", "surp in pieces", "surp with escapes", "surp koi", "surp oki", "surp by row"}
     for codec in ("trellis", "uniform"):
         wanted |= {f"{codec} {what}" for what in ("with neighbours", "without", "by row", "by column", "koi")}
     wanted |= {"codebook", "codebook oki", "codebook koi", "codebook with escapes", "codebook by row"}

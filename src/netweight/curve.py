@@ -137,13 +137,16 @@ def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str,
     lossy, exact = choose(codecs)
     raw = checkpoint.read(name)
     points: list[Point] = []
+    refines = False
     if lossy and is_float(info.dtype) and info.size:
         w = to_float32(raw, info.dtype).reshape(info.shape)
         if takes(w):
-            for codec in lossy:
-                points += codec.sweep(w, stat if codec.structured else stat.flat())
+            for codec in sorted(lossy, key=lambda codec: not codec.progressive):
+                if codec.progressive or not refines:
+                    points += codec.sweep(w, stat if codec.structured else stat.flat())
+                    refines = codec.progressive and bool(points)
             points = _lossy(points, 0.0 if info.dtype != "F64" else stat.flat().loss(w, raw.reshape(info.shape) - w))
-    if exact or not points:
+    if (exact and not refines) or not points:
         points += Exact().sweep(raw, info.dtype)
     chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]
     return Curve(name, info.size, tuple(itertools.chain.from_iterable(chains)))

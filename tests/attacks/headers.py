@@ -22,7 +22,7 @@ def base() -> tuple[Header, list[Part]]:
         "by": "forge", "names": ["a", "b"], "types": ["U8"], "dtype": [0, 0], "shape": [[2, 2], [4]], "knob": [0, 0],
         "params": [[], []], "codecs": [["exact", 1, "planes"]], "codec": [0], "members": [[0, 2]], "ties": {"c": 1},
         "order": ["a", "c", "b"], "metadata": {"format": "pt"}, "layout": [["model.safetensors", "", 3, {}]],
-        "source": {"sha256": "", "bytes": 8}, "plan": {"slope": 1.0},
+        "source": {"sha256": "", "bytes": 8}, "plan": {"slope": 1.0}, "refine": 0,
     }  # fmt: skip
     return header, [Part(b"\0", ((raw, zlib.crc32(raw, zlib.crc32(raw))),))]
 
@@ -122,6 +122,13 @@ def section_twice(members: list[list[int]], stream: str = "planes") -> Callable[
     return make
 
 
+def cut_short() -> bytes:
+    """Two sections, the second of which is called a refinement and not there."""
+    header, (part,) = base()
+    kinds = {"codec": [0, 0], "members": [[0, 1], [1, 1]], "refine": 1, "shape": [[8], [8]]}
+    return put_together(header | kinds, [part, part])[:-3]
+
+
 BOMB = 60 << 20
 ATTACKS: list[Attack] = [
     ("another magic", fixed(0, b"\x88"), r"is no \.nwt file: it begins with 88 4e"),
@@ -192,6 +199,10 @@ ATTACKS: list[Attack] = [
     ("unknown codec", changed(codecs=[["none", 1, "k"]]), r"needs the codec 'none' version 1, here is none of that name"),
     ("newer exact", changed(codecs=[["exact", 2, "planes"]]), r"needs the codec 'exact' version 2, here is 1"),
     ("newer trellis", changed(codecs=[["trellis", 2, "k"]]), r"needs the codec 'trellis' version 2, here is version 1"),
+    ("more sections to refine than there are", changed(refine=2), r"a list of integers of 0 \.\. 1"),
+    ("sections to refine are a list", changed(refine=[1]), r"a list of integers of 0 \.\. 1"),
+    ("an early end of what does not refine", cut_short, r"ends early, and its codec 'exact' does not refine"),
+    ("an early end within the first network", lambda: cut_short()[:-13], r"its header and sections need"),
     ("unknown stream", changed(codecs=[["exact", 1, "k"]]), r"'a' has the streams \['k'\], its codec needs \['planes'\]"),
     ("two streams of one", section_twice([[0, 2], [0, 2]], "more"), r"has the streams \['planes', 'more'\]"),
     ("a tensor in two sections", section_twice([[0, 2], [1, 1]]), r"tensor 1 is coded twice"),

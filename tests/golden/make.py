@@ -37,7 +37,7 @@ def entry(name: str, array: Array, codec: str = "exact", knob: float = 0, dtype:
     if not dtype:
         plain = [code for code in ALIGNMENT_ORDER if not code.startswith(("F4", "F6_", "F8_", "BF"))]
         dtype = next(code for code in plain if storage_dtype(code) == array.dtype)
-    number = index_of(knob) if codec in ("trellis", "uniform") else int(knob)
+    number = index_of(knob) if codec in ("trellis", "uniform", "surp") else int(knob)
     return name, dtype, array.shape, array, codec, number
 
 
@@ -168,6 +168,30 @@ def codebook(random: np.random.Generator) -> Iterable[Entry]:
     yield entry("double", random.standard_normal(50), "codebook", 5)
 
 
+def surp(random: np.random.Generator) -> Iterable[Entry]:
+    """Ladders of one rung and of all, levels, escapes, both scans, several chunks, half and double precision."""
+    wide = random.laplace(0, 1, (48, 40)) * np.exp(random.normal(0, 1.5, (48, 1)))
+    smooth = random.laplace(0, 1, (8, 6, 1, 1)) + random.laplace(0, 0.3, (8, 6, 3, 3))
+    deep = random.laplace(0, 1, (3, 33, 1)) + random.laplace(0, 0.3, (3, 33, 5))
+    heavy = random.standard_t(1.0, (40, 30))
+    heavy[3, 3] = 3e4
+    matrix = np.zeros((1050, 1000), np.float32)
+    matrix[random.integers(0, 1050, 300), random.integers(0, 1000, 300)] = random.standard_normal(300)
+    yield entry("levels", wide.astype(np.float32), "surp", 0.5)
+    yield entry("position first", smooth.astype(np.float32), "surp", 0.1)
+    yield entry("row first", deep.astype(np.float32), "surp", 0.02)
+    yield entry("escapes", heavy.astype(np.float32), "surp", 0.1)
+    yield entry("coarse", random.standard_normal((20, 20)).astype(np.float32), "surp", 2.5)
+    yield entry("nothing", random.standard_normal((20, 20)).astype(np.float32), "surp", 20.0)
+    yield entry("zeros", np.zeros((6, 7), np.float32), "surp", 1.0)
+    yield entry("chunks", matrix, "surp", 0.5)
+    yield entry("bias", random.standard_normal(40).astype(np.float32), "uniform", 0.01)
+    yield entry("count", np.arange(3))
+    yield entry("half", random.standard_normal((20, 20)).astype(np.float16), "surp", 0.3)
+    yield entry("brain", from_float32(wide[:20].astype(np.float32), "BF16"), "surp", 0.3, "BF16")
+    yield entry("double", random.standard_normal((20, 20)), "surp", 0.3)
+
+
 def encoded(entries: Iterable[Entry], folder: Path, metadata: dict[str, str]) -> Archive:
     """Code tensors by way of a safetensors file, which holds every dtype."""
     listed = list(entries)
@@ -226,7 +250,7 @@ def record(archive: Archive) -> dict[str, Any]:
     }
 
 
-MAKERS = (trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook)
+MAKERS = (trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook, surp)
 
 
 def main() -> None:

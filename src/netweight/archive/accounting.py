@@ -38,12 +38,13 @@ class Row:
     bits_per_weight: float
 
 
-def rows(header: Header, section_of: Callable[[int], Opened]) -> Sequence[Row]:
+def rows(header: Header, section_of: Callable[[int], Opened], here: int) -> Sequence[Row]:
     """Give what each tensor takes; the sum over the rows is the sum over the sections.
 
     Args:
         header: of the file.
         section_of: opens a section; asked for those with several members, which are decoded.
+        here: how many sections there are; what a file lacks that ends early takes nothing.
     """
     taken = [0.0] * len(header.tensors)
     codecs = [""] * len(header.tensors)
@@ -51,7 +52,9 @@ def rows(header: Header, section_of: Callable[[int], Opened]) -> Sequence[Row]:
     shared, unread = [False] * len(header.tensors), [False] * len(header.tensors)
     for number, section in enumerate(header.sections):
         share, read = [1.0], True
-        if len(section.members) > 1:
+        if number >= here:
+            share = [0.0] * len(section.members)
+        elif len(section.members) > 1:
             share, read = _shares(section_of, number, [header.tensors[member].size for member in section.members])
         for place, member in enumerate(section.members):
             taken[member] += share[place] * section.size

@@ -1,12 +1,10 @@
 """The archive: a compressed network as a lazy mapping from names to tensors."""
 
-import mmap
 import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from threading import Lock
 from typing import Any, Self, final
 
@@ -15,10 +13,11 @@ from numpy.typing import NDArray
 
 from netweight.archive.accounting import Row, rows
 from netweight.archive.encoding import Block
-from netweight.archive.header import AGAIN, FIXED_BYTES, Group, Header, Section
+from netweight.archive.header import AGAIN, Group, Header, Section
 from netweight.archive.lazy import LazyTensor
+from netweight.archive.mapped import map_file
 from netweight.archive.opened import Opened
-from netweight.archive.reading import packed_size, unpack
+from netweight.archive.refinement import Refinement, ordered, refinements
 from netweight.archive.writing import pack
 from netweight.atomic import atomic_file
 from netweight.checkpoint import TensorInfo
@@ -46,8 +45,9 @@ class Archive(Mapping[str, Storage]):
         metadata: of the source.
         layout: weight files of the source.
         plan: slope, target and predictions.
-        nbytes: bytes of the file.
+        nbytes: bytes of the file, or of what is used of it.
         header_bytes: of them, what precedes the sections.
+        sections_here: how many of the header's sections there are; tensors are as far refined as these allow.
 
     >>> from netweight.pipeline import compress
     >>> archive = compress({"steps": np.arange(5), "w": np.ones((3, 4), np.float16)}, slope=0.0)
@@ -66,8 +66,9 @@ class Archive(Mapping[str, Storage]):
         self.plan = dict(header.plan)
         owners = {info.name: info for info in header.tensors}
         self.infos = {name: _renamed(owners[self.ties.get(name, name)], name) for name in header.names}
-        self.nbytes = len(prefix) + sum(section.size for section in header.sections)
+        self.nbytes = len(prefix) + sum(section.size for section in header.sections[: len(sections)])
         self.header_bytes = len(prefix)
+        self.sections_here = len(sections)
         self._prefix = prefix
         self._sections = sections
         self._index = {info.name: index for index, info in enumerate(header.tensors)}
@@ -83,6 +84,7 @@ class Archive(Mapping[str, Storage]):
     def build(cls, header: Header, blocks: Sequence[Block]) -> "Archive":
         """Put coded sections behind a header that lacks only them."""
         index = {info.name: number for number, info in enumerate(header.tensors)}
+        blocks, refine = ordered(blocks)
         sections = []
         params: list[tuple[int, ...]] = [()] * len(header.tensors)
         for block in blocks:
@@ -93,7 +95,7 @@ class Archive(Mapping[str, Storage]):
             )
             for member, numbers in zip(members, block.params, strict=True):
                 params[member] = numbers
-        full = replace(header, params=tuple(params), sections=tuple(sections))
+        full = replace(header, params=tuple(params), sections=tuple(sections), refine=refine)
         return cls(full, pack(full), [(block.prelude, *block.chunks) for block in blocks], "the new archive")
 
     def noted(self, **facts: Any) -> "Archive":
@@ -110,34 +112,22 @@ class Archive(Mapping[str, Storage]):
         return Archive(header, pack(header), self._sections, self.source)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "Archive":
+    def open(cls, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> "Archive":
         """Open a file; only its header is read.
 
+        Of a file that refines the network level by level any length from its first refinement point on is enough; a
+        warning says so when it ends early.
+
+        Args:
+            path: of the file.
+            max_bytes: use only so much of such a file: a coarser network.
+
         Raises:
-            UsageError: there is no such file.
+            UsageError: there is no such file, or nothing of `max_bytes` is a network.
             FormatError: it is damaged, no `.nwt`, or of a newer format.
         """
-        name = os.fspath(path)
-        try:
-            with Path(path).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                fixed = file.read(FIXED_BYTES)
-                packed = file.read(packed_size(fixed, size, name))
-                header = unpack(fixed, packed, size)
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except FileNotFoundError:
-            raise UsageError(f"There is no file {name}.", "Check the name.") from None
-        except OSError as error:
-            raise FormatError(
-                f"{name} cannot be read: {error.strerror}.", "Check the path and its permissions."
-            ) from None
-        view = memoryview(mapped)
-        at = FIXED_BYTES + len(packed)
-        sections = []
-        for section in header.sections:
-            sections.append([view[at : at + section.size]])
-            at += section.size
-        return cls(header, fixed + packed, sections, name)
+        header, prefix, sections = map_file(path, max_bytes)
+        return cls(header, prefix, sections, os.fspath(path))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the file: whole, or not at all.
@@ -169,11 +159,14 @@ class Archive(Mapping[str, Storage]):
             FormatError: what it needs of the file is damaged.
         """
         info = self.infos[name]
-        home = self._home[self._index[self.ties.get(name, name)]]
+        announced = self._home[self._index[self.ties.get(name, name)]]
+        home = [(number, place) for number, place in announced if number < self.sections_here]
+        if not home:  # all that there is of it refines it
+            return np.zeros(info.storage_shape, storage_dtype(info.dtype))
         number, place = home[0]
         first = self.section(number)
-        streams = tuple(self.header.sections[j].stream for j, _ in home)
-        if streams != first.streams:
+        streams = tuple(self.header.sections[j].stream for j, _ in announced)
+        if streams != first.streams_of(len(streams)):
             fact = f"{name!r} has the streams {list(streams)}, its codec needs {list(first.streams)}."
             raise FormatError(fact, AGAIN)
         if first.codec is None:
@@ -209,9 +202,9 @@ class Archive(Mapping[str, Storage]):
             fact = f"{name!r} of {info.dtype} {list(info.shape)} does not fit {out.dtype} {list(out.shape)}."
             raise UsageError(fact, "Give a contiguous float32 array of the tensor's shape.")
         number, place = self._home[self._index[self.ties.get(name, name)]][0]
-        opened = self.section(number)
-        factor = opened.factor(place)
-        if factor is None or Layout.of(info.shape).order != "oik":
+        opened = self.section(number) if number < self.sections_here else None
+        factor = opened.factor(place) if opened else None
+        if opened is None or factor is None or Layout.of(info.shape).order != "oik":
             out[...] = self[name]
         else:
             self._scale(number, opened, place, factor, out.reshape(-1))
@@ -290,7 +283,11 @@ class Archive(Mapping[str, Storage]):
 
     def rows(self) -> Sequence[Row]:
         """Give what each tensor takes; the rows and the header add up to the file."""
-        return rows(self.header, self.section)
+        return rows(self.header, self.section, self.sections_here)
+
+    def refinements(self) -> list[Refinement]:
+        """Give the lengths at which the file may end; none where it must be whole."""
+        return refinements(self.header, self.header_bytes, self.sections_here)
 
     def lazy(self) -> dict[str, "LazyTensor"]:
         """Give stand-ins that decode into torch tensors on `[...]`: transformers fills a model from them one by one.

@@ -79,15 +79,23 @@ def encode_job(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job) -> l
             raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None
     blocks = []
     for place, stream in enumerate(codec.streams):
-        streams = [p.streams[stream] for p in parts]
-        head, chunks = encode_section(streams, parts[0].bits)
-        reals = b"" if place else b"".join(_write_reals(codec, p) for p in parts)
-        params = tuple(tuple(p.params[key] for key in codec.params) for p in parts)
-        read = decode_head(head, [s.layout for s in streams])
-        sums = [_proof(read, streams, pieces, chunk) for pieces, chunk in zip(read.chunks(), chunks, strict=True)]
-        prelude = _prelude(chunks, sums, reals + head)
-        blocks.append(Block(codec.id, codec.version, stream, job.names, params, prelude, tuple(chunks)))
+        members = [j for j, p in enumerate(parts) if stream in p.streams or not codec.progressive]
+        if members:
+            names = tuple(job.names[j] for j in members)
+            blocks.append(_encode_stream(codec, place, names, [parts[j] for j in members]))
     return blocks
+
+
+def _encode_stream(codec: Codec, place: int, names: tuple[str, ...], parts: Sequence[Parts]) -> Block:
+    """Code one stream of the tensors that have it, and decode it again."""
+    streams = [p.streams[codec.streams[place]] for p in parts]
+    head, chunks = encode_section(streams, parts[0].bits)
+    reals = b"" if place else b"".join(_write_reals(codec, p) for p in parts)
+    params = tuple(tuple(p.params[key] for key in codec.params) for p in parts)
+    read = decode_head(head, [s.layout for s in streams])
+    sums = [_proof(read, streams, pieces, chunk) for pieces, chunk in zip(read.chunks(), chunks, strict=True)]
+    prelude = _prelude(chunks, sums, reals + head)
+    return Block(codec.id, codec.version, codec.streams[place], names, params, prelude, tuple(chunks))
 
 
 def _weights(checkpoint: Checkpoint, name: str, codec: Codec) -> NDArray[np.float32]:

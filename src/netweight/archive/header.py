@@ -8,6 +8,7 @@
 All numbers are little-endian.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,6 +83,7 @@ class Header:
         layout: weight files of the source; empty if it was in memory.
         source: sha256 and bytes of the source.
         plan: slope, target, predicted bytes and loss, and what else the writer records.
+        refine: sections without which there is no network; each later one refines it. 0 where the file must be whole.
     """
 
     by: str
@@ -95,3 +97,9 @@ class Header:
     layout: tuple[Group, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
+    refine: int = 0
+
+    def whole_sections(self, available: int) -> int:
+        """How many sections lie in the first so many bytes behind the header."""
+        ends = itertools.accumulate(section.size for section in self.sections)
+        return sum(1 for end in ends if end <= available)

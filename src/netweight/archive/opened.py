@@ -175,6 +175,11 @@ class Opened:
                 "The file is damaged: get it again.",
             )
 
+    def streams_of(self, count: int) -> tuple[str, ...]:
+        """Names of the streams of a tensor that has so many: all, or the last ones of a codec that refines."""
+        progressive = self.codec is not None and self.codec.progressive
+        return self.streams[max(0, len(self.streams) - count) :] if progressive else self.streams
+
     def factor(self, member: int) -> np.float32 | None:
         """What the integers of a member are multiplied by, if that is all that its codec does."""
         if self.codec is None or not self.codec.linear:

@@ -68,6 +68,8 @@ def packed_size(fixed: bytes, available: int, name: str) -> int:
 def unpack(fixed: bytes, packed: bytes, file_bytes: int) -> Header:
     """Read a header and check that it contradicts neither itself nor the file's length.
 
+    A file that may be refined may end early, but not before its first network is whole.
+
     Raises:
         FormatError: in every other case.
     """
@@ -96,7 +98,9 @@ def unpack(fixed: bytes, packed: bytes, file_bytes: int) -> Header:
     ) as error:
         raise _broken(f"{type(error).__name__} {str(error)[:80]!r}") from None
     content = sum(section.size for section in header.sections)
-    if FIXED_BYTES + len(packed) + content != file_bytes:
+    available = file_bytes - FIXED_BYTES - len(packed)
+    cut = available < content and 0 < header.refine <= header.whole_sections(available)
+    if available != content and not cut:
         fact = f"The file has {file_bytes} bytes, its header and sections need {FIXED_BYTES + len(packed) + content}."
         raise FormatError(fact, AGAIN)
     return header
@@ -157,6 +161,7 @@ def _header(data: Any) -> Header:
     if not isinstance(data["by"], str):
         raise _broken("its writer has no name")
     source, plan = dict(data.get("source", {})), dict(data.get("plan", {}))
+    (refine,) = _ints([data.get("refine", 0)], 0, len(sections))
     return Header(
         data["by"],
         tensors,
@@ -169,6 +174,7 @@ def _header(data: Any) -> Header:
         layout,
         source,
         plan,
+        refine,
     )
 
 

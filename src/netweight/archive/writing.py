@@ -40,6 +40,8 @@ def pack(header: Header) -> bytes:
         data["order"] = list(header.names)
     if header.metadata:
         data["metadata"] = dict(header.metadata)
+    if header.refine:
+        data["refine"] = header.refine
     if header.layout:
         data["layout"] = [[g.file, g.prefix, g.tensors, dict(g.metadata)] for g in header.layout]
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, sort_keys=False).encode("utf-8", "surrogatepass")

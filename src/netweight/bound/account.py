@@ -55,10 +55,12 @@ def account(archive: Archive) -> Account:
         FormatError: the file is damaged.
     """
     header = archive.header
-    spent = {info.name: Spent("", 0.0, 0.0, 0.0) for info in header.tensors}
-    members = tuple(tuple(header.tensors[m].name for m in section.members) for section in header.sections)
+    codecs = {member: section.codec for section in header.sections for member in section.members}
+    spent = {info.name: Spent(codecs[j], 0.0, 0.0, 0.0) for j, info in enumerate(header.tensors)}
+    sections = header.sections[: archive.sections_here]
+    members = tuple(tuple(header.tensors[m].name for m in section.members) for section in sections)
     coder = []
-    for number, (section, names) in enumerate(zip(header.sections, members, strict=True)):
+    for number, (section, names) in enumerate(zip(sections, members, strict=True)):
         opened = archive.section(number)
         found = costs(opened)
         for name, share, ideal, entropy in zip(names, found.share, found.ideal, found.entropy, strict=True):
@@ -71,6 +73,6 @@ def account(archive: Archive) -> Account:
             )
         integers = opened.head is not None
         coder.append(8 * (section.size - section.prelude) - float(found.ideal.sum()) if integers else 0.0)
-    side = tuple(8.0 * section.prelude for section in header.sections)
-    sizes = tuple(8.0 * section.size for section in header.sections)
+    side = tuple(8.0 * section.prelude for section in sections)
+    sizes = tuple(8.0 * section.size for section in sections)
     return Account(spent, 8.0 * archive.header_bytes, tuple(coder), side, sizes, members)

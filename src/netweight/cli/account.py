@@ -13,7 +13,8 @@ from netweight.archive.header import FIXED_BYTES
 from .console import table
 
 __all__ = [
-    "CodecSum", "Share", "codec_table", "codecs_of", "losses", "parts_of", "plan_shares", "shares_of", "tensor_table",
+    "CodecSum", "Share", "codec_table", "codecs_of", "losses", "parts_of", "plan_shares", "refinement_of",
+    "refinement_table", "shares_of", "tensor_table",
 ]  # fmt: skip
 
 
@@ -66,8 +67,24 @@ class CodecSum:
 def parts_of(archive: Archive) -> list[tuple[str, int]]:
     """Every byte of the file: the fixed part, the header, each section."""
     fixed = [("fixed part", FIXED_BYTES), ("header", archive.header_bytes - FIXED_BYTES)]
-    sections = enumerate(archive.header.sections)
+    sections = enumerate(archive.header.sections[: archive.sections_here])
     return fixed + [(f"section {number}: {s.codec} {s.stream}", s.size) for number, s in sections]
+
+
+def refinement_of(archive: Archive) -> str:
+    """How far a network is refined, and by how many bytes."""
+    points = archive.refinements()
+    reached = sum(point.here for point in points)
+    return f"refinement {reached} of {len(points)}, {archive.nbytes:,} bytes used"
+
+
+def refinement_table(archive: Archive) -> list[str]:
+    """The lengths at which the file may end, as text; nothing where it must be whole."""
+    rows = [
+        [str(number), point.stream, f"{point.nbytes:,}", "yes" if point.here else "no"]
+        for number, point in enumerate(archive.refinements(), 1)
+    ]
+    return ["", *table(["refinement", "stream", "bytes", "here"], rows)] if rows else []
 
 
 def shares_of(archive: Archive) -> list[Share]:

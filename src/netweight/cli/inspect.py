@@ -8,7 +8,7 @@ from argparse import Namespace
 from netweight.archive import Archive
 from netweight.units import format_bits, format_bytes, format_count
 
-from .account import codec_table, codecs_of, losses, parts_of, shares_of, tensor_table
+from .account import codec_table, codecs_of, losses, parts_of, refinement_table, shares_of, tensor_table
 from .console import Console, printable, table
 from .targets import archive_in
 
@@ -19,7 +19,7 @@ def inspect(options: Namespace, console: Console) -> int:
     """Show the parts of the file, then codecs and tensors; sections that tensors share are decoded."""
     path = archive_in(options.input)
     with Archive.open(path) as archive:
-        shares, parts = shares_of(archive), parts_of(archive)
+        shares, parts, points = shares_of(archive), parts_of(archive), refinement_table(archive)
         weights = sum(share.weights for share in shares)
         bits = 8 * archive.nbytes / max(1, weights)
         data = {
@@ -33,6 +33,7 @@ def inspect(options: Namespace, console: Console) -> int:
             "metadata": archive.metadata,
             "ties": archive.ties,
             "files": [group.file for group in archive.layout],
+            "refinements": [dataclasses.asdict(point) for point in archive.refinements()],
             "parts": [{"part": name, "bytes": size} for name, size in parts],
             "codecs": [dataclasses.asdict(entry) for entry in codecs_of(shares)],
             "tensors": [dataclasses.asdict(share) for share in shares],
@@ -47,5 +48,5 @@ def inspect(options: Namespace, console: Console) -> int:
     about += [f"{alias} is {owner}" for alias, owner in archive.ties.items()]
     rows = [[name, f"{size:,}"] for name, size in [*parts, ("file", archive.nbytes)]]
     lines = [head, *map(printable, about), "", *table(["part", "bytes"], rows)]
-    console.result("inspect", data, [*lines, "", *codec_table(shares), "", *tensor_table(shares)])
+    console.result("inspect", data, [*lines, *points, "", *codec_table(shares), "", *tensor_table(shares)])
     return 0

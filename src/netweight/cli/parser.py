@@ -43,7 +43,8 @@ examples:
 examples:
   netweight restore model.nwt -o model.safetensors
   netweight restore model.nwt -o folder/            the files of the source: shards and their index
-  netweight restore small/ -o folder/               ... and the other files copied""",
+  netweight restore small/ -o folder/               ... and the other files copied
+  netweight restore model.nwt -o coarse.safetensors --max-bytes 100kB""",
     "inspect": """\
 examples:
   netweight inspect model.nwt
@@ -133,6 +134,8 @@ def _add_plan(verb: argparse.ArgumentParser) -> None:
 def _add_restore(verb: argparse.ArgumentParser) -> None:
     _add_input(verb, "IN.nwt", "compressed file, or the folder compress wrote")
     _add_output(verb, "OUT", "a .safetensors file, or a folder for the files of the source", required=True)
+    about = "use only the first bytes of a file that refines (compress --codec surp): a coarser network"
+    verb.add_argument("--max-bytes", metavar="100kB", type=_size, help=about)
     _add_force(verb)
 
 

@@ -19,6 +19,7 @@ from netweight.atomic import check_target
 from netweight.checkpoint import TensorInfo, write_safetensors
 from netweight.units import format_bytes, format_seconds
 
+from .account import refinement_of
 from .console import Console, Progress
 from .targets import archive_in, beside, is_folder, new_folder
 
@@ -39,7 +40,7 @@ def restore(options: Namespace, console: Console) -> int:
         beside(output, source)
         check_target(output, options.force)
     begin_s = time.perf_counter()
-    with Archive.open(source) as archive, console.progress() as progress:
+    with Archive.open(source, max_bytes=options.max_bytes) as archive, console.progress() as progress:
         counted = _counted(archive, progress)
         if folder:
             others = Path(options.input) if Path(options.input).is_dir() else None
@@ -47,11 +48,20 @@ def restore(options: Namespace, console: Console) -> int:
                 _write_folder(archive, counted, hidden, others)
         else:
             write_safetensors(output, counted(archive.infos.values()), archive.metadata, force=options.force)
-        tensors = len(archive.infos)
+        tensors, used_bytes = len(archive.infos), archive.nbytes
+        if options.max_bytes is not None:
+            console.story(refinement_of(archive))
     size_bytes = _size_bytes(output)
     took_s = time.perf_counter() - begin_s
     console.story(f"restored in {format_seconds(took_s)}")
-    data = {"input": str(source), "output": str(output), "tensors": tensors, "bytes": size_bytes, "seconds": took_s}
+    data = {
+        "input": str(source),
+        "used_bytes": used_bytes,
+        "output": str(output),
+        "tensors": tensors,
+        "bytes": size_bytes,
+        "seconds": took_s,
+    }
     console.result("restore", data, [f"{output}  {format_bytes(size_bytes)}, {tensors} tensors"])
     return 0
 

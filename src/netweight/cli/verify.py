@@ -34,6 +34,7 @@ def verify(options: Namespace, console: Console) -> int:
         data: dict[str, object] = {"input": str(path), "bytes": archive.nbytes, "tensors": len(archive.infos)}
         lines = [f"{path}  {format_bytes(archive.nbytes)}, {len(archive.infos)} tensors, every checksum is right"]
         problems: list[str] = []
+        missing = len(archive.header.sections) - archive.sections_here
         with console.progress() as progress:
             if options.against is None:
                 archive.check(progress)
@@ -45,6 +46,9 @@ def verify(options: Namespace, console: Console) -> int:
                     console.warn(f"the loss is {comparison.loss:.4g}, {comparison.predicted:.4g} was predicted.")
                 data |= comparison.data()
                 lines += ["", *comparison.lines(), *(["", *problems] if problems else [])]
+    if missing:
+        problems.append(f"the file ends early: {missing} sections that refine the network are missing")
+        lines += ["", problems[-1]]
     data["problems"] = problems
     console.story(f"verified in {format_seconds(time.perf_counter() - begin_s)}")
     console.result("verify", data, lines)

@@ -131,6 +131,9 @@ class Codec(ABC):
         structured: whether it wants to know which weights matter; else `sweep` and `encode` are given `stat.flat()`,
             the mean importance of a weight.
         default: whether it is tried where no codecs are named; one that mostly costs time is asked for by its id.
+        progressive: each stream refines what those before it give. A tensor has the last ones of `streams`, as many as
+            `encode` gives, and `decode` takes the first of these, any number of them; without any the tensor is zero.
+            It has no reals.
     """
 
     id: ClassVar[str]
@@ -141,6 +144,7 @@ class Codec(ABC):
     linear: ClassVar[str] = ""
     structured: ClassVar[bool] = False
     default: ClassVar[bool] = True
+    progressive: ClassVar[bool] = False
 
     @abstractmethod
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from netweight.codecs.base import Codec
 from netweight.codecs.codebook import Codebook
 from netweight.codecs.relative import Relative
+from netweight.codecs.surp import Surp
 from netweight.codecs.trellis import Trellis
 from netweight.codecs.uniform import Uniform
 from netweight.errors import FormatError, UsageError
@@ -14,7 +15,7 @@ from netweight.errors import FormatError, UsageError
 EXACT = "exact"
 EXACT_VERSION = 1
 GROUP = "netweight.codecs"
-_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative, Codebook)
+_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative, Codebook, Surp)
 
 
 @cache
@@ -40,6 +41,8 @@ def codecs() -> dict[str, Codec]:
 def choose(names: Sequence[str] | None) -> tuple[list[Codec], bool]:
     """Codecs by name, those that are tried by default if None, and whether `exact` is among them.
 
+    One that refines takes what it can; named alone it brings the default ones along for the rest, such as vectors.
+
     Raises:
         UsageError: a name is unknown.
     """
@@ -52,6 +55,8 @@ def choose(names: Sequence[str] | None) -> tuple[list[Codec], bool]:
             f"There is no codec {', '.join(unknown) or 'in an empty list'}.",
             f"Known are: {', '.join([*known, EXACT])}.",
         )
+    if all(name != EXACT and known[name].progressive for name in names):
+        return [codec for codec in known.values() if codec.default or codec.id in names], True
     return [known[name] for name in known if name in names], EXACT in names
 
 
