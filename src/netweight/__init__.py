@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .curve import sweep as sweep
     from .errors import FormatError as FormatError
     from .errors import NetweightError as NetweightError
+    from .evaluate import evaluate as evaluate
     from .importance.core import Importance as Importance
     from .importance.measure import measure as measure
     from .pipeline import compress as compress
@@ -53,6 +54,7 @@ _HOME = {
     "sweep": "curve",
     "allocate": "allocate",
     "encode": "pipeline",
+    "evaluate": "evaluate",
     "bound": "bound",
     "Importance": "importance.core",
     "Curve": "curve",
@@ -64,7 +66,7 @@ _HOME = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the flow
-    "compress", "load", "measure", "sweep", "allocate", "encode", "bound",
+    "compress", "load", "measure", "sweep", "allocate", "encode", "evaluate", "bound",
     "Importance", "Curve", "Plan", "Archive", "Codec",
     "NetweightError", "FormatError",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.dtypes import is_float, to_float32
 from netweight.errors import UsageError
+from netweight.importance.naming import pair_names
 from netweight.importance.stat import Stat
 from netweight.importance.sums import Sums
 
@@ -67,21 +68,8 @@ def complete(importance: Importance, source: Any) -> tuple[Mapping[str, Entry], 
 
 def _names(importance: Importance, checkpoint: Checkpoint) -> dict[str, str]:
     """Checkpoint owner to measured name: as they are, or with one prefix more or less."""
-    known = {checkpoint.ties.get(name, name): name for name in checkpoint.names if name in importance}
-    if known:
-        return known
-    for long, short, flipped in ((checkpoint.names, importance, False), (importance, checkpoint.names, True)):
-        prefixes: dict[str, dict[str, str]] = {}
-        members = set(short)
-        for name in long:
-            for at in (at for at, letter in enumerate(name) if letter == "."):
-                if name[at + 1 :] in members:
-                    prefixes.setdefault(name[: at + 1], {})[name] = name[at + 1 :]
-        if prefixes:
-            best = max(prefixes.values(), key=len)
-            pairs = {b: a for a, b in best.items()} if flipped else best
-            return {checkpoint.ties.get(new, new): old for new, old in pairs.items()}
-    return {}
+    pairs = pair_names(checkpoint.names, importance)
+    return {checkpoint.ties.get(new, new): old for new, old in pairs.items()}
 
 
 def _require_shape(entry: Entry, shape: tuple[int, ...], name: str) -> None:
