@@ -6,19 +6,24 @@ import time
 from collections.abc import Callable
 
 from experiments import (
+    importance_pruning,
+    importance_quantisation,
+    iterative_pruning,
     laplacian_curves,
     laplacian_weights,
+    lenet5_file,
     perturbation,
     relu_centroids,
     relu_pruning,
     scalar_references,
     surp_rule,
+    temperature,
     tightness,
     universal_price,
     waterfilling,
     zero_rate,
 )
-from experiments.figures import Result, options, write
+from experiments.figures import NetworkRun, Result, network_report, options, write
 
 RUNS: dict[str, Callable[[int], Result]] = {
     "waterfilling": waterfilling.run,
@@ -31,6 +36,15 @@ RUNS: dict[str, Callable[[int], Result]] = {
     "zero_rate": zero_rate.run,
     "surp_rule": surp_rule.run,
     "scalar_references": scalar_references.run,
+}
+
+# On trained networks, in their reduced setting.
+NETWORK_RUNS: dict[str, NetworkRun] = {
+    "importance_pruning": importance_pruning.run,
+    "importance_quantisation": importance_quantisation.run,
+    "temperature": temperature.run,
+    "iterative_pruning": iterative_pruning.run,
+    "lenet5_file": lenet5_file.run,
 }
 
 
@@ -46,6 +60,10 @@ def main() -> int:
         print(f"{name} ({time.perf_counter() - start:.1f} s): {result.verdict}", flush=True)
     # What given networks look like is a finding, not a failure: it does not count for the exit code.
     print(f"laplacian_weights: {laplacian_weights.report(arguments.data, arguments.seed, arguments.out)}")
+    for name, network_run in NETWORK_RUNS.items():
+        start = time.perf_counter()
+        line = network_report(name, network_run, arguments.seed, arguments.data, arguments.out)
+        print(f"{name}, reduced ({time.perf_counter() - start:.1f} s): {line}", flush=True)
     return int(any(verdict.startswith("DOES NOT HOLD") for verdict in verdicts))
 
 

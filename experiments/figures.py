@@ -42,11 +42,13 @@ class Result:
     panels: int = 1
 
 
-def write(name: str, result: Result, seed: int, out: Path) -> None:
+def write(name: str, result: Result, seed: int, out: Path, options: str = "") -> None:
     """Write NAME.csv and NAME.svg into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{name}.csv").open("w", newline="") as file:
-        file.write(f"# python -m experiments.{name} --seed {seed}; NumPy {np.__version__}, {platform.machine()}\n")
+        file.write(
+            f"# python -m experiments.{name} --seed {seed}{options}; NumPy {np.__version__}, {platform.machine()}\n"
+        )
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(result.columns)
         for row in zip(*result.columns.values(), strict=True):
@@ -73,6 +75,29 @@ def command(name: str, run: Callable[[int], Result]) -> None:
     result = run(arguments.seed)
     write(name, result, arguments.seed, arguments.out)
     print(f"{name}: {result.verdict}")
+
+
+NetworkRun = Callable[[int, Path, bool], Result | None]
+
+
+def network_report(name: str, run: NetworkRun, seed: int, data: Path, out: Path, full: bool = False) -> str:
+    """Run an experiment on trained networks, write its files, and return the line of verdict or of the skip.
+
+    Files of the reduced setting go to a folder of their own, so that they never replace those of the full one.
+    """
+    result = run(seed, data, full)
+    if result is None:
+        return f"SKIPPED: the networks are not below {data}; give their folder with --data"
+    write(name, result, seed, out if full else out / "reduced", " --full" if full else "")
+    return result.verdict
+
+
+def network_command(name: str, run: NetworkRun) -> None:
+    """Command line of an experiment on trained networks, in a reduced setting unless --full is given."""
+    parser = options(name, data=True)
+    parser.add_argument("--full", action="store_true", help="all networks and images; minutes on a GPU, hours without")
+    given = parser.parse_args()
+    print(f"{name}: {network_report(name, run, given.seed, given.data, given.out, given.full)}")
 
 
 def holds(claim: bool, text: str) -> str:

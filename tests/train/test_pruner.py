@@ -41,13 +41,19 @@ def test_a_schedule_that_cannot_be(wanted, keep):
 @settings(max_examples=30)
 @given(st.integers(0, 2**31), st.floats(0, 1))
 def test_magnitude_keeps_the_largest(seed, density):
-    random = np.random.default_rng(seed)
-    weights = {"a": random.normal(size=(7, 5)).astype(np.float32), "b": random.integers(-2, 3, 40).astype(np.float32)}
-    kept = train.magnitude(weights, density)
-    inside = np.concatenate([np.abs(w[kept[n]]) for n, w in weights.items()])
-    outside = np.concatenate([np.abs(w[~kept[n]]) for n, w in weights.items()])
+    w = np.random.default_rng(seed).integers(-9, 10, (15, 5)).astype(np.float32)
+    kept = train.magnitude({"w": w}, density)["w"]
+    inside, outside = np.abs(w[kept]), np.abs(w[~kept])
     assert inside.size == round(density * 75)
     assert not inside.size or not outside.size or inside.min() >= outside.max()
+
+
+def test_every_method_of_prune_can_choose(task):
+    weights = {"a": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), "b": np.array([[0.1, 0.2]], np.float32)}
+    assert train.chooser("uniform")(weights, 0.5)["b"].tolist() == [[False, True]]
+    assert train.chooser("surp")(weights, 0.5)["b"].tolist() == [[False, True]], "0.2 is much of its tensor"
+    with pytest.raises(UsageError, match="kompress"):
+        train.Pruner(task.model, train.chooser("kompress")).step()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -2,7 +2,7 @@
 
 Needs torch. The loop stays yours: these are small objects that it calls.
 
-    pruner = train.Pruner(model, train.magnitude)
+    pruner = train.Pruner(model, train.chooser("lamp"))
     with pruner.masks.attach(optimizer):
         for _ in range(train.rounds_to(0.95)):
             pruner.step()                       # 20 % of the weights that are left
@@ -24,7 +24,7 @@ from netweight.train.masks import Attached, Masks
 from netweight.train.projection import CodecProjection, Projection, pruning
 from netweight.train.pruner import Pruner
 from netweight.train.schedule import rounds_to, sparsity
-from netweight.train.select import Choose, magnitude, prunable
+from netweight.train.select import Choose, chooser, magnitude, prunable
 from netweight.train.straight import StraightThrough
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Projection",
     "Pruner",
     "StraightThrough",
+    "chooser",
     "magnitude",
     "prunable",
     "pruning",

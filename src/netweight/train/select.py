@@ -1,12 +1,14 @@
 """Which weights may be pruned, and the plainest choice among them."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from netweight.errors import UsageError
+from netweight.importance.stat import Stat
+from netweight.prune import masks
 
 Arrays = Mapping[str, NDArray[np.float32]]
 # (weights, density) -> kept: booleans in the shape of each; density counts over all of them together.
@@ -26,7 +28,7 @@ def prunable(model: nn.Module) -> list[str]:
 
 
 def magnitude(weights: Arrays, density: float) -> dict[str, NDArray[np.bool_]]:
-    """Keep the weights of the largest magnitudes, one threshold for all tensors; of equal ones the first.
+    """Keep the weights of the largest magnitudes, one threshold for all tensors: `netweight.prune`'s "global".
 
     Args:
         weights: by name.
@@ -38,13 +40,17 @@ def magnitude(weights: Arrays, density: float) -> dict[str, NDArray[np.bool_]]:
     >>> magnitude({"a": np.array([3.0, -1.0], np.float32), "b": np.array([-2.0, 0.5], np.float32)}, 0.5)
     {'a': array([ True, False]), 'b': array([ True, False])}
     """
-    if not 0 <= density <= 1:
-        raise UsageError(f"A share of {density:g} of the weights cannot be kept.", "Take one from 0 to 1.")
-    flat = np.concatenate([np.abs(w).reshape(-1) for w in weights.values()])
-    kept = np.zeros(flat.size, bool)
-    kept[np.argsort(-flat, kind="stable")[: round(density * flat.size)]] = True
-    out, at = {}, 0
-    for name, w in weights.items():
-        out[name] = kept[at : at + w.size].reshape(w.shape)
-        at += w.size
-    return out
+    return masks(weights, density, "global")
+
+
+def chooser(method: str, importance: Mapping[str, Stat] | None = None) -> Choose:
+    """Give any method of `netweight.prune.masks` as a choice.
+
+    Args:
+        method: "lamp", "erk", "surp" and so on, see `netweight.prune.METHODS`.
+        importance: of the tensors that may be pruned, for the methods that need it.
+
+    >>> chooser("uniform")({"a": np.array([3.0, -1.0], np.float32)}, 0.5)
+    {'a': array([ True, False])}
+    """
+    return partial(masks, method=method, importance=importance)

@@ -1,0 +1,236 @@
+"""The small networks and data sets of the papers' experiments, and how they are judged.
+
+They are read from a folder (`--data`, see its README): MNIST with LeNet-300-100 and LeNet-5, and byte-exact CIFAR-10
+images with ResNet-20. Networks compress by their own state dictionaries; torch only computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from torch import nn
+from torch.nn import functional
+
+BATCH = 500
+Weights = dict[str, NDArray[np.float32]]
+Floats = NDArray[np.float64]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut without parameters (He et al. 2016, option A)."""
+
+    def __init__(self, inside: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride, self.added = stride, channels - inside
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Channels that the shortcut lacks are zeros on both sides."""
+        out = functional.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        if self.stride > 1 or self.added:
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = functional.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        return functional.relu(out + x)
+
+
+class ResNet(nn.Module):
+    """ResNet for 32x32 images: 6 n + 2 layers in stages of 16, 32 and 64 channels."""
+
+    def __init__(self, n: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(n)))
+        self.layer2 = nn.Sequential(Block(16, 32, 2), *(Block(32, 32, 1) for _ in range(n - 1)))
+        self.layer3 = nn.Sequential(Block(32, 64, 2), *(Block(64, 64, 1) for _ in range(n - 1)))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def lenet300() -> nn.Module:
+    """Perceptron 784-300-100-10."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+
+
+def lenet5() -> nn.Module:
+    """LeNet-5 as in Caffe: 20 and 50 kernels of 5x5, 500 hidden units; 430,500 weights."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10)),
+    )
+
+
+MODELS = {"lenet300": lenet300, "lenet5": lenet5, "resnet20": ResNet}
+FOLDERS = {"lenet300": "mnist", "lenet5": "mnist", "resnet20": "cifar10"}
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Normalised images and labels, as torch tensors."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+
+    def first(self, count: int) -> Images:
+        """The first so many, all if there are fewer."""
+        return Images(self.x[:count], self.y[:count])
+
+    def to(self, device: torch.device) -> Images:
+        """The same on a device."""
+        return Images(self.x.to(device), self.y.to(device))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A trained network and its data.
+
+    Attributes:
+        name: of the network.
+        model: in evaluation mode; `weights` are loaded into it.
+        weights: its state dictionary as read.
+        train: images to learn and to measure from.
+        test: images to judge by, in the order of the data set.
+    """
+
+    name: str
+    model: nn.Module
+    weights: Weights
+    train: Images
+    test: Images
+
+    @property
+    def matrices(self) -> list[str]:
+        """Names of the weights of convolutions and linear layers: what the papers compress."""
+        return [name for name, w in self.weights.items() if w.ndim >= 2]
+
+
+def load(name: str, data: Path) -> Network | None:
+    """A network and its data; None where the folder does not have them."""
+    folder = data / FOLDERS[name]
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
+        return None
+    weights = {key: np.asarray(w) for key, w in load_file(path).items()}
+    model = MODELS[name]()
+    put(model, weights)
+    train, test = _mnist(folder) if folder.name == "mnist" else _cifar(folder)
+    return Network(name, model.eval(), weights, train, test)
+
+
+def put(model: nn.Module, weights: Mapping[str, NDArray[np.generic]]) -> None:
+    """Load a state dictionary of arrays."""
+    model.load_state_dict({name: torch.from_numpy(np.array(w)) for name, w in weights.items()})
+
+
+def state(model: nn.Module) -> Weights:
+    """Give the state dictionary as arrays."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def _mnist(folder: Path) -> tuple[Images, Images]:
+    file = np.load(folder / "mnist.npz")
+    return tuple(  # type: ignore[return-value]
+        Images(
+            torch.from_numpy(file[f"x_{part}"].astype(np.float32)[:, None] / 255),
+            torch.from_numpy(file[f"y_{part}"].astype(np.int64)),
+        )
+        for part in ("train", "test")
+    )
+
+
+def _cifar(folder: Path) -> tuple[Images, Images]:
+    file = np.load(folder / "cifar10_exact.npz")
+    mean, deviation = np.array([0.485, 0.456, 0.406], "f4"), np.array([0.229, 0.224, 0.225], "f4")
+    out = []
+    for part in ("train", "test"):
+        x = file[f"x_{part}"]
+        x = x.reshape(len(x), 3, 32, 32) if x.ndim == 2 or x.shape[1] == 3 else x.transpose(0, 3, 1, 2)
+        x = (x.astype(np.float32) / 255 - mean[:, None, None]) / deviation[:, None, None]
+        out.append(Images(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(file[f"y_{part}"].astype("i8"))))
+    return out[0], out[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A network on the test images, image by image.
+
+    Attributes:
+        losses_nats: cross-entropy of each image.
+        hits: whether each image is recognised.
+    """
+
+    losses_nats: Floats
+    hits: NDArray[np.bool_]
+
+    @property
+    def loss_nats(self) -> float:
+        """Mean cross-entropy."""
+        return float(self.losses_nats.mean())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images that are recognised."""
+        return float(self.hits.mean())
+
+
+@torch.no_grad()
+def judge(model: nn.Module, images: Images) -> Score:
+    """Cross-entropy and hits of a model in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    losses, hits = [], []
+    for at in range(0, len(images), BATCH):
+        y = images.y[at : at + BATCH].to(device)
+        logits = model(images.x[at : at + BATCH].to(device))
+        losses.append(functional.cross_entropy(logits.double(), y, reduction="none").cpu().numpy())
+        hits.append((logits.argmax(1) == y).cpu().numpy())
+    return Score(np.concatenate(losses), np.concatenate(hits))
+
+
+def judge_weights(network: Network, changed: Mapping[str, NDArray[np.float32]], images: Images | None = None) -> Score:
+    """Judge the network with some of its tensors replaced, and put its own back."""
+    put(network.model, {**network.weights, **changed})
+    try:
+        return judge(network.model, network.test if images is None else images)
+    finally:
+        put(network.model, network.weights)
+
+
+def paired(ours: Floats, theirs: Floats) -> tuple[float, float]:
+    """Mean of ours - theirs on the same images, and its standard error."""
+    difference = ours - theirs
+    return float(difference.mean()), float(difference.std(ddof=1) / len(difference) ** 0.5)
+
+
+@torch.no_grad()
+def renormalise(model: nn.Module, images: Images) -> None:
+    """Set the statistics of batch norms to those of some images: a compressed network's means are others."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for at in range(0, len(images), BATCH):
+        model(images.x[at : at + BATCH])
+    model.eval()

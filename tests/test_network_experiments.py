@@ -1,0 +1,145 @@
+"""The experiments on trained networks, on made-up images: files complete, arithmetic right, absence said loudly."""
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from netweight.importance.stat import Stat
+
+torch = pytest.importorskip("torch")
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("importance_pruning", "importance_quantisation", "temperature", "iterative_pruning", "lenet5_file")
+
+
+def module(name: str):
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    return importlib.import_module(f"experiments.{name}")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Blobs at ten places, and networks that have looked at them for a moment."""
+    networks = module("networks")
+    retraining = module("retraining")
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for sub, size, channels in (("mnist", 28, 1), ("cifar10", 32, 3)):
+        (folder / sub).mkdir()
+        arrays = {}
+        for part, count in (("train", 120), ("test", 60)):
+            y = random.integers(0, 10, count)
+            x = random.integers(0, 120, (count, channels, size, size))
+            for j, label in enumerate(y):
+                x[j, :, 2 * label : 2 * label + 6, 4:20] += 130
+            arrays |= {f"x_{part}": x.astype(np.uint8).squeeze(), f"y_{part}": y}
+        np.savez(folder / sub / ("mnist.npz" if sub == "mnist" else "cifar10_exact.npz"), **arrays)
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    for name, sub in networks.FOLDERS.items():
+        model = networks.MODELS[name]()
+        save_file(networks.state(model), folder / sub / f"{name}.safetensors")
+        network = networks.load(name, folder)
+        budget = retraining.Budget(8 if sub == "mnist" else 0.5, 0.05, batch=30)
+        optimizer = retraining.optimizer_of(network.model, budget)
+        retraining.retrain(network.model, network.train, budget, optimizer, torch.Generator().manual_seed(0))
+        save_file(networks.state(network.model), folder / sub / f"{name}.safetensors")
+    torch.set_rng_state(state)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_complete(name, data, tmp_path):
+    line = module("figures").network_report(name, module(name).run, 0, data, tmp_path)
+    assert line.startswith(("holds: ", "DOES NOT HOLD: "))
+    comment, *lines = (tmp_path / "reduced" / f"{name}.csv").read_text().splitlines()
+    assert f"experiments.{name} --seed 0;" in comment
+    rows = list(csv.reader(lines))
+    assert len(rows) > 1
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert (tmp_path / "reduced" / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_networks_are_said_loudly(name, tmp_path):
+    line = module("figures").network_report(name, module(name).run, 0, tmp_path, tmp_path)
+    assert line.startswith("SKIPPED: the networks are not below")
+    assert "--data" in line
+
+
+def test_images_move_by_whole_pixels(data):
+    retraining = module("retraining")
+    x = torch.arange(2.0 * 5 * 6).reshape(2, 1, 5, 6) + 1
+    budget = retraining.Budget(1, 0.1, shift=2)
+    random = torch.Generator().manual_seed(1)
+    offsets = torch.randint(0, 5, (2, 2), generator=torch.Generator().manual_seed(1)) - 2
+    moved = retraining.moved(x, budget, random)
+    for j in range(2):
+        down, right = offsets[0, j].item(), offsets[1, j].item()
+        for row in range(5):
+            for column in range(6):
+                inside = 0 <= row + down < 5 and 0 <= column + right < 6
+                assert moved[j, 0, row, column] == (x[j, 0, row + down, column + right] if inside else 0)
+
+
+def test_retraining_is_the_same_twice_and_learns(data):
+    networks, retraining = module("networks"), module("retraining")
+    budget = retraining.Budget(3, 0.05, shift=1, batch=30)
+    found = []
+    for _ in range(2):
+        network = networks.load("lenet300", data)
+        before = networks.judge(network.model, network.train)
+        optimizer = retraining.optimizer_of(network.model, budget)
+        retraining.retrain(network.model, network.train, budget, optimizer, torch.Generator().manual_seed(4))
+        found.append(networks.state(network.model))
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    assert networks.judge(network.model, network.train).loss_nats < before.loss_nats
+
+
+def test_pruning_keeps_the_share_of_every_layer(data):
+    networks, paper1 = module("networks"), module("paper1")
+    network = networks.load("lenet300", data)
+    plain = dict.fromkeys(network.matrices, Stat())
+    found = paper1.pruned(network, plain, 0.1)
+    for name, w in found.items():
+        kept = w != 0
+        assert kept.sum() == int(0.1 * w.size)
+        assert np.abs(network.weights[name][kept]).min() >= np.abs(network.weights[name][~kept]).max()
+
+
+def test_the_gradient_objective_is_the_mean_square_of_each_samples_gradient(data):
+    """Against one backward pass a sample; the mean gradient of a batch would be another matrix."""
+    networks, paper1 = module("networks"), module("paper1")
+    network = networks.load("lenet300", data)
+    found = paper1.measured(network, "gradient", 40)
+    squares = dict.fromkeys(network.matrices, 0.0)
+    for x, y in zip(network.train.x[:40], network.train.y[:40], strict=True):
+        network.model.zero_grad()
+        torch.nn.functional.cross_entropy(network.model(x[None]), y[None]).backward()
+        for name, parameter in network.model.named_parameters():
+            if name in squares:
+                squares[name] = squares[name] + parameter.grad.double().numpy() ** 2 / 40
+    for name, square in squares.items():
+        raw = found.raw(name)
+        measured = raw.weight * raw.diagonal
+        assert np.allclose(measured, square, rtol=1e-3, atol=1e-6 * square.max())
+
+
+def test_the_comparison_counts_what_is_sure():
+    networks, paper1 = module("networks"), module("paper1")
+
+    def score(losses):
+        return networks.Score(np.array(losses, float), np.ones(4, bool))
+
+    curves = paper1.Curves("n")
+    base = [1.0, 2.0, 3.0, 4.0]
+    for x, shift in ((1, [-1, -1.1, -1, -0.9]), (2, [1, 1.1, 1, 1.1]), (3, [-1, 1, -1.5, 1])):
+        curves.scores[x, "baseline"] = score(base)
+        curves.scores[x, "fisher"] = score(np.add(base, shift))
+    assert curves.against("fisher") == (3, 2, 1, 1)
+    assert curves.difference(1, "fisher") == (pytest.approx(-1.0), pytest.approx(np.std([1, 1.1, 1, 0.9], ddof=1) / 2))
