@@ -52,7 +52,6 @@ def load(module: nn.Module, file: Path, *, drop: Sequence[str] = ()) -> nn.Modul
 
     state = {name: tensor for name, tensor in load_file(file).items() if name not in drop}
     module.load_state_dict(state)
-    module.requires_grad_(False)
     return module.eval()
 
 

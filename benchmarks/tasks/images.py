@@ -49,7 +49,12 @@ def _lenet5() -> nn.Module:
 
 
 def resnet(depth: int, data: Path = DATA, *, calibration: int = 512, heldout: int = 932) -> Task:
-    """He et al.'s residual network for CIFAR-10, shortcuts of option A; calibration from the training images."""
+    """He et al.'s residual network for CIFAR-10, shortcuts of option A.
+
+    The network knows its training images by heart: on them its outputs are far surer than its accuracy on others
+    allows, and their Fisher information is four times too small. So every other one is enlarged, which training never
+    did; the mean of 1 - p^2 over the outputs is then about what it is on new images.
+    """
     stored = np.load(data / "cifar10" / "cifar10_exact.npz")
     file = data / "cifar10" / f"resnet{depth}.safetensors"
     chosen = np.linspace(0, len(stored["x_train"]) - 1, calibration).astype(int)
@@ -58,11 +63,19 @@ def resnet(depth: int, data: Path = DATA, *, calibration: int = 512, heldout: in
         f"ResNet-{depth}",
         file,
         lambda: load(_CifarResNet(depth), file),
-        batches(_normalised(_channels_first(stored["x_train"][chosen])), 64),
+        batches(_as_if_new(_normalised(_channels_first(stored["x_train"][chosen]))), 64),
         batches(_normalised(_channels_first(stored["x_test"][:heldout])), 128),
         softmax_nats,
         partial(_right, stored["y_test"][:heldout]),
     )
+
+
+def _as_if_new(images: Tensor) -> Tensor:
+    """The central 28 x 28 pixels of every other image, enlarged to 32 x 32."""
+    out = images.clone()
+    inside = images[1::2, :, 2:-2, 2:-2]
+    out[1::2] = nn.functional.interpolate(inside, size=32, mode="bilinear", antialias=True)
+    return out
 
 
 class _Block(nn.Module):

@@ -79,30 +79,50 @@ def compress(
         archive = encode(checkpoint, plan, stats, executor=executor, progress=progress)
     else:
         curves = sweep(checkpoint, stats, codecs=codecs, executor=executor, progress=progress)
-        if size is None and bits is None:
-            archive = encode(
-                checkpoint, allocate(curves, loss=loss, slope=slope), stats, executor=executor, progress=progress
-            )
-        else:
-            weights = sum(curve.size for curve in curves.values())
-            budget_bytes = parse_size(size) if size is not None else int(positive("bits", bits) * weights // 8)
-            target = format_bytes(budget_bytes) if size is not None else f"{bits:g} bits/weight"
-            archive = _fit(checkpoint, curves, budget_bytes, target, stats, executor, progress)
+        coder = Coder(checkpoint, stats, executor, progress)
+        _, archive = fit(coder, curves, size=size, bits=bits, loss=loss, slope=slope)
     if out is not None:
         archive.save(out, force=force)
     return archive
 
 
-def _fit(
-    checkpoint: Checkpoint, curves: Mapping[str, Curve], budget_bytes: int, target: str, stats: Mapping[str, Stat],
-    executor: Executor | None, progress: Progress | None,
-) -> Archive:  # fmt: skip
+def fit(
+    coder: "Coder",
+    curves: Mapping[str, Curve],
+    *,
+    size: str | int | None = None,
+    bits: float | None = None,
+    loss: float | None = None,
+    slope: float | None = None,
+) -> tuple[Plan, Archive]:
+    """Allocate and encode; a size or rate asked for is met by the file itself.
+
+    Args:
+        coder: of the checkpoint.
+        curves: by `sweep`.
+        size: as for `compress`, like the other targets, of which one is given.
+        bits: likewise.
+        loss: likewise.
+        slope: likewise.
+
+    Raises:
+        TargetError: the target is out of reach.
+    """
+    if size is None and bits is None:
+        plan = allocate(curves, loss=loss, slope=slope)
+        return plan, coder.encode(plan)
+    weights = sum(curve.size for curve in curves.values())
+    budget_bytes = parse_size(size) if size is not None else int(positive("bits", bits) * weights // 8)
+    target = format_bytes(budget_bytes) if size is not None else f"{bits:g} bits/weight"
+    return _within(coder, curves, budget_bytes, target)
+
+
+def _within(coder: "Coder", curves: Mapping[str, Curve], budget_bytes: int, target: str) -> tuple[Plan, Archive]:
     """Encode, compare with the size asked for, correct the prediction, encode again; keep the largest that fits.
 
     The correction is one ratio for all tensors: a prediction is off by a percent or so, and by nearly the same ratio
     the next time.
     """
-    coder = _Coder(checkpoint, stats, executor, progress)
     least = steepest(curves, target)
     if least.bits > DOUBT * 8 * budget_bytes + 2 * HEADER_BITS:
         raise too_small(curves, least, 8.0 * budget_bytes)
@@ -114,9 +134,9 @@ def _fit(
         ratio = 8 * archive.nbytes / plan.bits
         if archive.nbytes <= budget_bytes:
             below = max(below, plan.bits)
-            best = archive if best is None or archive.nbytes >= best.nbytes else best
+            best = (plan, archive) if best is None or archive.nbytes >= best[1].nbytes else best
             if archive.nbytes >= FROM_BELOW * budget_bytes or plan.slope <= 2.0**FLATTEST:
-                return archive
+                return plan, archive
         else:
             above = min(above, plan.bits)
             least_bytes = min(least_bytes, archive.nbytes)
@@ -130,7 +150,7 @@ def _fit(
     return best
 
 
-class _Coder:
+class Coder:
     """Encodes plans for one checkpoint; sections whose plan did not change since the last time are kept."""
 
     def __init__(
@@ -190,7 +210,7 @@ def encode(
     checkpoint = open_checkpoint(source)
     stats = stats_of(checkpoint, importance)
     _require_match(checkpoint, plan)
-    return _Coder(checkpoint, stats, executor, progress).encode(plan)
+    return Coder(checkpoint, stats, executor, progress).encode(plan)
 
 
 def _require_match(checkpoint: Checkpoint, plan: Plan) -> None:

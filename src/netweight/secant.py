@@ -1,0 +1,216 @@
+"""Sensitivities at the working point: what a plan's errors really do to the outputs, layer by layer.
+
+The Fisher information is the curvature of the loss at the trained weights. Below some 2.5 bits a weight errors are
+large, and a layer's real divergence can be many times the prediction 1/2 e^T I e: an allocation that believes it
+starves that layer. So every layer is quantised alone as the plan says, its divergence KL_l is measured by one forward
+pass over a few inputs, and its importance becomes
+
+    s_l <- s_l^0.3 (s_l KL_l / predicted_l)^0.7,    the factor at most 50 either way,
+
+the secant of the loss instead of its tangent; then the bits are allocated anew. At last all layers are quantised
+together, and one factor for all makes the predicted sum the measured one, on inputs that took no part before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from netweight.allocate import Plan, allocate
+from netweight.archive import Archive
+from netweight.checkpoint import Checkpoint, open_checkpoint
+from netweight.codecs.registry import EXACT
+from netweight.curve import Curve, Progress, Source, sweep
+from netweight.errors import UsageError
+from netweight.importance.core import Importance
+from netweight.importance.given import stats_of
+from netweight.pipeline import Coder, fit
+from netweight.trial import Nats, Trial, mean
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Secant", "scaled", "secant"]
+
+POWER: Final = 0.7  # of what was measured; the rest is the sensitivity before
+LARGEST: Final = 50.0  # factor of one round
+ROUNDS: Final = 2
+CLOSE: Final = 0.1  # log of predicted over measured, at which the search for a loss ends
+SEARCHES: Final = 6
+LEAST_NATS: Final = 1e-9  # below it a measured divergence is rounding of float32
+
+
+@dataclass(frozen=True, slots=True)
+class Secant:
+    """A plan that was tried.
+
+    Attributes:
+        importance: with the sensitivities of the working point; `compress` takes it, and `save` keeps it.
+        curves: what the tensors would cost, in its nats.
+        plan: meets the target.
+        archive: the network by this plan.
+        nats: divergence measured on the inputs that were held out.
+        se: standard error of its mean over these inputs.
+        samples: how many they are.
+        factors: by which each tensor's importance was multiplied.
+    """
+
+    importance: Importance
+    curves: Mapping[str, Curve]
+    plan: Plan
+    archive: Archive
+    nats: float
+    se: float
+    samples: int
+    factors: Mapping[str, float]
+
+
+def scaled(curves: Mapping[str, Curve], factors: Mapping[str, float]) -> dict[str, Curve]:
+    """Multiply the losses of some curves: a point's loss is proportional to the weight of the importance.
+
+    Args:
+        curves: by `sweep`.
+        factors: positive, by name; others stay.
+
+    >>> from netweight.codecs.base import Point
+    >>> curve = Curve("w", 8, (Point(8, 1.0, "a", 1), Point(16, 0.2, "a", 2)))
+    >>> [point.loss for point in scaled({"w": curve}, {"w": 3.0})["w"].points]
+    [3.0, 0.6000000000000001]
+    """
+    return {
+        name: Curve(name, c.size, tuple(replace(p, loss=p.loss * factors[name]) for p in c.points))
+        if factors.get(name, 1.0) != 1.0
+        else c
+        for name, c in curves.items()
+    }
+
+
+def secant(
+    model: torch.nn.Module,
+    batches: Sequence[Any],
+    importance: Importance,
+    source: Source | None = None,
+    *,
+    divergence: str | Nats = "kl",
+    forward: Callable[[torch.nn.Module, Any], Any] | None = None,
+    curves: Mapping[str, Curve] | None = None,
+    codecs: Sequence[str] | None = None,
+    rounds: int = ROUNDS,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    cancel: Callable[[], bool] | None = None,
+    **target: Any,
+) -> Secant:
+    """Allocate bits by sensitivities that were measured at the working point, and check the sum on other inputs.
+
+    Args:
+        model: the network, left as it was.
+        batches: calibration inputs without labels, in any number of batches above one: every third is held out for the
+            last check, the others measure layers; 60 to 200 inputs are enough.
+        importance: of the network, by `measure`.
+        source: its checkpoint; the model's own weights without.
+        divergence: "kl" of softmax outputs, "squared" for 1/2 |f - f'|^2, or a function of original and changed
+            outputs that gives nats for each sample.
+        forward: calls the model on a batch; see `measure`.
+        curves: by `sweep` with this importance, if they are there already.
+        codecs: ids to allow; those tried by default if None.
+        rounds: of measuring and allocating; 0 only checks the sum.
+        executor: anything with `map`.
+        progress: called with ("secant", done, total).
+        cancel: asked before each pass; if true, what was found so far is used.
+        target: exactly one of size, bits, loss (nats) and slope.
+
+    Raises:
+        UsageError: fewer than two batches, names of the model and its checkpoint that differ, or no target.
+        TargetError: the target is out of reach.
+    """
+    checkpoint = open_checkpoint(model if source is None else source)
+    if len(batches) < 2:
+        raise UsageError(f"There are {len(batches)} batches.", "Give two or more: one is held out for the last check.")
+    importance = _measured(checkpoint, importance)
+    if curves is None:
+        curves = sweep(checkpoint, importance, codecs=codecs, executor=executor, progress=progress)
+    held = list(batches[2::3] or batches[1:])
+    known = [batch for j, batch in enumerate(batches) if j % 3 != 2] if len(batches) > 2 else [batches[0]]
+    coder = Coder(checkpoint, importance, executor, None)
+    trial = Trial(model, checkpoint, divergence, forward)
+    factors = dict.fromkeys(curves, 1.0)
+    for done in range(rounds):
+        plan = allocate(scaled(curves, factors), **target)
+        factors = _round(trial, known, coder.encode(plan), plan, factors, progress, (done, rounds), cancel)
+    return _settled(trial, held, coder, importance, curves, factors, target)
+
+
+def _measured(checkpoint: Checkpoint, importance: Importance) -> Importance:
+    found = stats_of(checkpoint, importance)
+    if not isinstance(found, Importance):
+        raise UsageError(
+            f"The importance is a {type(importance).__name__}.", "Give what `measure` or `Importance.open` gave."
+        )
+    return found
+
+
+def _round(
+    trial: Trial, batches: Sequence[Any], archive: Archive, plan: Plan, factors: Mapping[str, float],
+    progress: Progress | None, place: tuple[int, int], cancel: Callable[[], bool] | None,
+) -> dict[str, float]:  # fmt: skip
+    """Quantise each layer alone, then all together; give the factors of the next allocation."""
+    everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
+    groups = trial.groups(everything)
+    ratios = dict.fromkeys(factors, 1.0)
+    for done, names in enumerate(groups):
+        if cancel is not None and cancel():
+            break
+        predicted = sum(plan.choices[name].loss for name in names)
+        measured = mean(trial.nats(batches, archive, names))[0]
+        if predicted > 0:
+            ratio = (max(measured, LEAST_NATS) / max(predicted, LEAST_NATS)) ** POWER
+            ratios |= dict.fromkeys(names, min(max(ratio, 1 / LARGEST), LARGEST))
+        if progress is not None:
+            progress("secant", place[0] * len(groups) + done + 1, place[1] * len(groups))
+    # The layers' shares are known now; their sum is what all of them do together.
+    predicted = sum(ratios[name] * point.loss for name, point in plan.choices.items())
+    together = mean(trial.nats(batches, archive, everything))[0]
+    whole = together / predicted if predicted > 0 and together > LEAST_NATS else 1.0
+    return {name: factor * ratios[name] * whole for name, factor in factors.items()}
+
+
+def _settled(
+    trial: Trial, batches: Sequence[Any], coder: Coder, importance: Importance, curves: Mapping[str, Curve],
+    factors: dict[str, float], target: Mapping[str, Any],
+) -> Secant:  # fmt: skip
+    """Make the predicted sum the measured one; where a loss is the target, search the plan that has it."""
+    wanted, known = target.get("loss"), scaled(curves, factors)
+    aim, tried = dict(target), []
+    for _ in range(1 if wanted is None else SEARCHES):
+        plan, archive = fit(coder, known, **aim)
+        found = trial.nats(batches, archive, [name for name, point in plan.choices.items() if point.codec != EXACT])
+        nats, se = mean(found)
+        if wanted is None or nats < LEAST_NATS or abs(math.log(nats / wanted)) < CLOSE:
+            break
+        tried.append((math.log(aim["loss"]), math.log(nats)))
+        aim["loss"] = math.exp(_next(tried, math.log(wanted)))
+    ratio = nats / plan.loss if plan.loss > 0 and nats > LEAST_NATS else 1.0
+    factors = {name: factor * ratio for name, factor in factors.items()}
+    choices = {name: replace(point, loss=ratio * point.loss) for name, point in plan.choices.items()}
+    plan = replace(plan, choices=choices, slope=ratio * plan.slope)
+    heldout = {"nats": nats, "se": se, "samples": len(found)}
+    archive = archive.noted(loss=plan.loss, slope=plan.slope, heldout=heldout)
+    own = {name: factor for name, factor in factors.items() if name in importance}
+    return Secant(importance.scaled(own), scaled(curves, factors), plan, archive, nats, se, len(found), factors)
+
+
+def _next(tried: Sequence[tuple[float, float]], wanted: float) -> float:
+    """Where a line through the last two points, of a slope that a divergence can have, meets what is wanted.
+
+    >>> round(_next([(0.0, 0.0), (1.0, 2.0)], 3.0), 9)
+    1.5
+    """
+    x, y = tried[-1]
+    steep = 1.5
+    if len(tried) > 1 and x != tried[-2][0]:
+        steep = min(max((y - tried[-2][1]) / (x - tried[-2][0]), 0.5), 6.0)
+    return x + (wanted - y) / steep

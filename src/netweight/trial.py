@@ -1,0 +1,144 @@
+"""A network with some of its tensors changed for a moment: what that does to its outputs, in nats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from netweight.archive import Archive
+from netweight.checkpoint import Checkpoint
+from netweight.errors import UsageError
+from netweight.importance.naming import pair_names
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Trial", "mean"]
+
+Nats = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+def softmax_nats(original: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+    """KL(p || p') of each prediction, float64: logits along the last axis."""
+    import torch
+
+    p, q = (torch.log_softmax(output.double(), -1) for output in (original, changed))
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def squared_nats(original: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
+    """Half the squared distance along the last axis, float64: nats of a Gaussian of unit variance about it."""
+    return 0.5 * (original.double() - changed.double()).square().sum(-1)
+
+
+DIVERGENCES: Final[Mapping[str, Nats]] = {"kl": softmax_nats, "squared": squared_nats}
+
+
+def mean(nats: torch.Tensor) -> tuple[float, float]:
+    """Mean of samples, and its standard error (0 for one sample)."""
+    spread = float(nats.std()) / math.sqrt(len(nats)) if len(nats) > 1 else 0.0
+    return float(nats.mean()), spread
+
+
+class Trial:
+    """Runs a network as it is and changed; outside of a run its weights and modes are its own.
+
+    Args:
+        model: a torch module.
+        checkpoint: whose names the changes have: the module's, or the same behind one prefix.
+        divergence: "kl", "squared", or a function of original and changed outputs that gives nats for each prediction.
+        forward: calls the model on a batch; see `measure`.
+
+    Raises:
+        UsageError: there is no such divergence.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, checkpoint: Checkpoint, divergence: str | Nats,
+        forward: Callable[[torch.nn.Module, Any], Any] | None,
+    ) -> None:  # fmt: skip
+        if not callable(divergence) and divergence not in DIVERGENCES:
+            raise UsageError(f"There is no divergence {divergence!r}.", f"Known are: {', '.join(DIVERGENCES)}.")
+        self.model = model
+        self.divergence = divergence if callable(divergence) else DIVERGENCES[divergence]
+        self.forward = forward
+        state = model.state_dict(keep_vars=True)
+        pairs = pair_names(state, checkpoint.infos)
+        self.own = {name: state[own] for own, name in pairs.items()}
+        if not self.own:
+            raise UsageError(
+                f"None of the {len(checkpoint.infos)} tensors of {checkpoint.source} is in the model.",
+                "Give the checkpoint of this model.",
+            )
+        self.matrices = [name for name in self.own if len(checkpoint.infos[name].shape) > 1]
+        self._before: dict[int, torch.Tensor] = {}  # outputs of batches, by identity
+
+    def groups(self, names: Collection[str]) -> list[list[str]]:
+        """Share tensors out over passes: each matrix alone, all vectors together, as they are many and cost little."""
+        alone = [[name] for name in self.matrices if name in names]
+        rest = [name for name in self.own if name in names and [name] not in alone]
+        return [*alone, rest] if rest else alone
+
+    def nats(self, batches: Sequence[Any], archive: Archive, names: Collection[str]) -> torch.Tensor:
+        """Divergence of each sample when some tensors are those of an archive, and all others the model's.
+
+        Args:
+            batches: inputs; outputs of the unchanged model are kept, so give the same objects again.
+            archive: where changed tensors come from.
+            names: of the tensors to change.
+        """
+        import torch
+
+        with torch.no_grad(), _evaluating(self.model):
+            before = [self._original(batch) for batch in batches]
+            with self._changed(archive, names):
+                found = [self._samples(b, batch) for b, batch in zip(before, batches, strict=True)]
+        return torch.cat(found)
+
+    def _samples(self, before: torch.Tensor, batch: Any) -> torch.Tensor:
+        """Nats of each sample: the mean over its predictions, without those that a mask hides."""
+        from netweight.importance.samples import batch_of
+
+        nats = self.divergence(before, self._output(batch))
+        mask = batch_of(batch, None).mask
+        if mask is None or nats.shape != mask.shape:
+            return nats.reshape(len(before), -1).mean(1)
+        kept = mask.to(nats)
+        return (nats * kept).sum(1) / kept.sum(1).clamp_min(1.0)
+
+    def _original(self, batch: Any) -> torch.Tensor:
+        if id(batch) not in self._before:
+            self._before[id(batch)] = self._output(batch)
+        return self._before[id(batch)]
+
+    def _output(self, batch: Any) -> torch.Tensor:
+        from netweight.importance.samples import model_inputs, output_of
+
+        return output_of(model_inputs(self.model, batch) if self.forward is None else self.forward(self.model, batch))
+
+    @contextmanager
+    def _changed(self, archive: Archive, names: Collection[str]) -> Iterator[None]:
+        kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        try:
+            for name in names:
+                own = self.own.get(name)
+                if own is not None:
+                    kept.append((own, own.detach().clone()))
+                    own.copy_(archive.tensor(name).reshape(own.shape))
+            yield
+        finally:
+            for own, before in reversed(kept):  # a tie may be there twice: the first copy is the original
+                own.copy_(before)
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,113 @@
+"""Sensitivities measured at the working point: a layer that the tangent underrates, and the sum that comes out true."""
+
+import copy
+import importlib
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+import netweight as nw
+from netweight.curve import sweep
+from netweight.errors import UsageError
+from netweight.importance.core import Importance, Record
+from netweight.importance.stat import Stat
+from netweight.secant import scaled, secant
+
+torch = pytest.importorskip("torch")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+task = importlib.import_module("benchmarks.tasks").task
+
+RECORD = Record(samples=8, objective="fisher")
+
+
+class Sum(torch.nn.Module):
+    """f(x) = first x + second x: both layers have the same, exactly quadratic loss under white inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(64, 64, bias=False)
+        self.second = torch.nn.Linear(64, 64, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) + self.second(x)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Sum()
+
+
+@pytest.fixture
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(200, 64, generator=generator) for _ in range(3)]
+
+
+def test_wrong_sensitivities_are_put_right(model, batches):
+    # True is 1/2 |E x|^2 = 1/2 sum E^2 for both layers; the importance says 1/9 and 9 times that.
+    wrong = Importance.of({"first.weight": Stat(1 / 9), "second.weight": Stat(9.0)}, RECORD)
+    found = secant(model, batches, wrong, divergence="squared", bits=3.0, codecs=["trellis"])
+    true = {name: wrong[name].weight * found.factors[name] for name in found.factors}
+    assert true["first.weight"] == pytest.approx(true["second.weight"], rel=0.35)  # 81^(0.3 * 0.3) = 1.49 at most
+    assert found.plan.loss == pytest.approx(found.nats, rel=1e-6)
+    errors = {
+        n: float((torch.from_numpy(found.archive[n]) - p.detach()).square().sum()) / 2
+        for n, p in model.named_parameters()
+    }
+    assert found.nats == pytest.approx(sum(errors.values()), rel=0.15)  # x is nearly white, errors independent
+    again = nw.compress(model, bits=3.0, importance=found.importance, codecs=["trellis"])
+    assert again.plan["loss"] == pytest.approx(found.plan.loss, rel=0.05)
+
+
+def test_a_loss_is_met_as_it_is_measured(model, batches):
+    importance = Importance.of({"first.weight": Stat(0.01), "second.weight": Stat(0.01)}, RECORD)
+    found = secant(model, batches, importance, divergence="squared", loss=0.05)
+    assert found.nats == pytest.approx(0.05, rel=0.12)
+    assert found.archive.plan["heldout"] == {"nats": found.nats, "se": found.se, "samples": 200}
+    judged = nw.evaluate(model, found.archive, batches=batches[2:], loss="squared")
+    assert judged.nats == pytest.approx(found.nats, rel=1e-5)
+
+
+def test_the_model_is_as_it_was(model, batches):
+    model.train()
+    before = copy.deepcopy(model.state_dict())
+    importance = Importance.of({"first.weight": Stat(), "second.weight": Stat()}, RECORD)
+    secant(model, batches, importance, divergence="squared", bits=2.0, rounds=1)
+    assert model.training
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+def test_scaled_curves_are_curves_of_scaled_importance(model):
+    importance = Importance.of({"first.weight": Stat(2.0), "second.weight": Stat(3.0)}, RECORD)
+    one = scaled(sweep(model, importance), {"first.weight": 5.0})
+    other = sweep(model, importance.scaled({"first.weight": 5.0}))
+    for name in one:
+        for a, b in zip(one[name].points, other[name].points, strict=True):
+            assert (a.codec, a.knob, a.bits) == (b.codec, b.knob, b.bits)
+            assert a.loss == pytest.approx(b.loss, rel=1e-9)
+
+
+def test_refusals(model, batches):
+    importance = Importance.of({"first.weight": Stat(), "second.weight": Stat()}, RECORD)
+    with pytest.raises(UsageError, match="1 batches"):
+        secant(model, batches[:1], importance, bits=2.0)
+    with pytest.raises(UsageError, match="no divergence 'l1'"):
+        secant(model, batches, importance, divergence="l1", bits=2.0)
+    with pytest.raises(UsageError, match="0 targets"):
+        secant(model, batches, importance, divergence="squared")
+
+
+def test_a_real_network_loses_what_is_predicted():
+    found = task("lenet5")
+    if found is None:
+        pytest.skip("the real networks are missing")
+    network = found.build()
+    importance = nw.measure(network, found.calibration[:4])
+    tried = secant(network, found.calibration[:6], importance, loss=0.02, codecs=["trellis", "uniform"], rounds=1)
+    assert tried.nats == pytest.approx(0.02, rel=0.12)
+    judged = nw.evaluate(network, tried.archive, batches=found.heldout[:6])
+    assert abs(math.log(judged.nats / tried.plan.loss)) < math.log(2)
+    assert judged.agreement > 0.95
