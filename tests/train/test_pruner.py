@@ -134,6 +134,6 @@ def test_without_torch_the_module_says_so():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
-        "netweight.train needs torch, which is not installed.",
+        "The module netweight.train needs torch, which is not installed.",
         'Install "netweight[torch]".',
     ]

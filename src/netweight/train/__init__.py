@@ -16,7 +16,9 @@ from netweight.errors import UsageError
 try:
     import torch as _torch  # noqa: F401 - to say in words that it is missing
 except ImportError:
-    raise UsageError("netweight.train needs torch, which is not installed.", 'Install "netweight[torch]".') from None
+    raise UsageError(
+        "The module netweight.train needs torch, which is not installed.", 'Install "netweight[torch]".'
+    ) from None
 
 from netweight.train.admm import Admm
 from netweight.train.checkpoints import resume, save
