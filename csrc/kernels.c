@@ -17,6 +17,7 @@
 #include <immintrin.h>
 #define X86 1
 #define AVX2 __attribute__((target("avx2")))
+#define AVX512 __attribute__((target("avx512f")))
 #endif
 #if defined(_WIN32)
 #define API __declspec(dllexport)
@@ -56,6 +57,13 @@ static int has_avx2(void) {
     return 0;
 #endif
 }
+
+#ifdef X86
+static int has_avx512(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f");
+}
+#endif
 
 API int64_t nw_abi(void) { return 5; }
 API int64_t nw_simd(void) { return has_avx2(); }
@@ -541,6 +549,20 @@ AVX2 static void survive_avx2(const merges *m, int states, const int32_t *old, i
 }
 #endif
 
+#ifdef X86
+AVX512 static void survive_avx512(const merges *m, int states, const int32_t *old, int32_t *new, int32_t (*cost)[LANES], uint32_t *choice) {
+    for (int s = 0; s < states; s++) {
+        const int32_t *a = old + m->from[0][s] * LANES, *b = old + m->from[1][s] * LANES;
+        const int32_t *ca = cost[m->branch[0][s]], *cb = cost[m->branch[1][s]];
+        __m512i x0 = _mm512_add_epi32(_mm512_load_si512(a), _mm512_load_si512(ca)), x1 = _mm512_add_epi32(_mm512_load_si512(a + 16), _mm512_load_si512(ca + 16));
+        __m512i y0 = _mm512_add_epi32(_mm512_load_si512(b), _mm512_load_si512(cb)), y1 = _mm512_add_epi32(_mm512_load_si512(b + 16), _mm512_load_si512(cb + 16));
+        _mm512_store_si512(new + s * LANES, _mm512_min_epi32(x0, y0));
+        _mm512_store_si512(new + s * LANES + 16, _mm512_min_epi32(x1, y1));
+        choice[s] = (uint32_t)_mm512_cmpgt_epi32_mask(x0, y0) | (uint32_t)_mm512_cmpgt_epi32_mask(x1, y1) << 16;
+    }
+}
+#endif
+
 static void survive(const merges *m, int states, const int32_t *old, int32_t *new, int32_t (*cost)[LANES], uint32_t *choice) {
     for (int s = 0; s < states; s++) {
         uint32_t bits = 0;
@@ -564,6 +586,7 @@ API int64_t nw_trellis(const float *u, const uint16_t *index, const int32_t *rat
     merges m;
     int32_t *folded = NULL;
 #ifdef X86
+    const int wide = has_avx512();
     if (simd) {
         uint16_t top = 0;
         for (int64_t i = 0; i < n; i++) top = index[i] > top ? index[i] : top;
@@ -594,7 +617,8 @@ API int64_t nw_trellis(const float *u, const uint16_t *index, const int32_t *rat
             candidates(a, sign, table + 256, 1, &cost[2][l], v + 2 * LANES + l, LANES);
         }
 #ifdef X86
-        if (simd) survive_avx2(&m, states, old, new, cost, choice + t * states);
+        if (wide) survive_avx512(&m, states, old, new, cost, choice + t * states);
+        else if (simd) survive_avx2(&m, states, old, new, cost, choice + t * states);
         else
 #endif
         survive(&m, states, old, new, cost, choice + t * states);

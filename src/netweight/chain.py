@@ -1,7 +1,8 @@
 """One codec's part of a curve: its lower convex hull, and what lies between the points of it.
 
-Between two points of a smooth knob, ln(loss) goes with the bits as the cubic through both points with a common fall at
-each point (Hermite), so that the slope has no jump there. On the high-rate law, loss = c 4^(-bits / n), it is exact.
+Between two points of a smooth knob, ln(loss) and log2 of the step go with the bits as the cubics through both points
+with a common fall at each point (Hermite), so that the slope has no jump there. On the high-rate law, loss = c step^2
+= d 4^(-bits / n), they are exact.
 """
 
 import itertools
@@ -11,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
 
-from netweight.codecs.base import Point, between
+from netweight.codecs.base import Point, index_of, step_of
 
-SOLVE = 12  # halvings: a quarter of a knob's step where points are two octaves apart
+SOLVE = 13  # halvings: a quarter of a knob's step where points are four octaves apart
 
 
 def hull(points: Iterable[Point]) -> tuple[Point, ...]:
@@ -45,24 +46,25 @@ class Chain:
         bits: of each.
         savings: minus the loss that a bit saves on the way from each point to the next, rising.
         falls: how fast ln(loss) falls with the bits at each point, 0 where it is not smooth on both sides.
+        steps: how fast log2 of the step falls, likewise.
     """
 
     points: tuple[Point, ...]
     bits: tuple[float, ...]
     savings: tuple[float, ...]
     falls: tuple[float, ...]
+    steps: tuple[float, ...]
 
     @classmethod
     def of(cls, points: Sequence[Point]) -> "Chain":
         """Prepare a hull for many questions."""
         pairs = list(itertools.pairwise(points))
         savings = tuple((b.loss - a.loss) / (b.bits - a.bits) for a, b in pairs)
-        chords = [math.log(a.loss / b.loss) / (b.bits - a.bits) if _joined(a, b) else 0.0 for a, b in pairs]
-        falls = tuple(
-            2 * left * right / (left + right) if left and right else left or right
-            for left, right in itertools.pairwise([0.0, *chords, 0.0])
-        )
-        return cls(tuple(points), tuple(p.bits for p in points), savings, falls)
+        joined = [_joined(a, b) for a, b in pairs]
+        losses = [math.log(a.loss / b.loss) if j else 0.0 for (a, b), j in zip(pairs, joined, strict=True)]
+        steps = [_octaves(a, b) if j else 0.0 for (a, b), j in zip(pairs, joined, strict=True)]
+        spans = [b.bits - a.bits for a, b in pairs]
+        return cls(tuple(points), tuple(p.bits for p in points), savings, _falls(losses, spans), _falls(steps, spans))
 
     def choose(self, slope: float) -> Point:
         """Give the point with the least loss + slope bits, steps between those of the points included."""
@@ -84,20 +86,23 @@ class Chain:
             return first
         return self._at(at, (bits - first.bits) / (self.bits[at + 1] - first.bits))
 
-    def _cubic(self, left: int) -> tuple[float, float, float]:
-        """Coefficients of t, t^2, t^3 of the fall of ln(loss) from a point, t from 0 to 1 on the way to the next."""
-        first, second = self.points[left], self.points[left + 1]
-        span = second.bits - first.bits
-        drop = math.log(first.loss / second.loss)
-        a, b = self.falls[left] * span, self.falls[left + 1] * span
+    def _cubic(self, left: int, falls: Sequence[float], drop: float) -> tuple[float, float, float]:
+        """Coefficients of t, t^2, t^3 of a fall, t from 0 at a point to 1 at the next, where it is `drop`."""
+        span = self.bits[left + 1] - self.bits[left]
+        a, b = falls[left] * span, falls[left + 1] * span
         return a, 3 * drop - 2 * a - b, a + b - 2 * drop
+
+    def _losses(self, left: int) -> tuple[float, float, float]:
+        return self._cubic(left, self.falls, math.log(self.points[left].loss / self.points[left + 1].loss))
 
     def _at(self, left: int, t: float) -> Point:
         first, second = self.points[left], self.points[left + 1]
-        c1, c2, c3 = self._cubic(left)
+        c1, c2, c3 = self._losses(left)
         loss = first.loss * exp(-t * (c1 + t * (c2 + t * c3)))
         bits = first.bits + t * (second.bits - first.bits)
-        return Point(bits, loss, first.codec, between(first.knob, second.knob, t), smooth=True)
+        s1, s2, s3 = self._cubic(left, self.steps, _octaves(first, second))
+        finer = 2.0 ** -(t * (s1 + t * (s2 + t * s3)))
+        return Point(bits, loss, first.codec, index_of(step_of(first.knob) * finer), smooth=True)
 
     def _where(self, left: int, slope: float) -> Point | None:
         """Where the way from a point to the next has a slope; None if that is not between them."""
@@ -106,7 +111,7 @@ class Chain:
             return None
         if not self.falls[left + 1] * second.loss < slope < self.falls[left] * first.loss:
             return None
-        c1, c2, c3 = self._cubic(left)
+        c1, c2, c3 = self._losses(left)
         target = slope * (second.bits - first.bits) / first.loss
         low, high = 0.0, 1.0
         for _ in range(SOLVE):
@@ -116,6 +121,19 @@ class Chain:
             else:
                 high = t
         return self._at(left, t)
+
+
+def _falls(drops: Sequence[float], spans: Sequence[float]) -> tuple[float, ...]:
+    """Slope at each point: the harmonic mean of those to both sides, or the one there is."""
+    chords = [0.0, *(drop / span for drop, span in zip(drops, spans, strict=True)), 0.0]
+    return tuple(
+        2 * left * right / (left + right) if left and right else left or right
+        for left, right in itertools.pairwise(chords)
+    )
+
+
+def _octaves(first: Point, second: Point) -> float:
+    return math.log2(step_of(first.knob) / step_of(second.knob))
 
 
 def _joined(first: Point, second: Point) -> bool:

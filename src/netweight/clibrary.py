@@ -73,9 +73,14 @@ def call(name: str, *arguments: Argument) -> int:
     return int(function(*map(_converted, arguments)))
 
 
+def address(array: np.ndarray[Any, Any]) -> int:
+    """Where an array's data lie; in half the time of `array.ctypes.data`."""
+    return int(array.__array_interface__["data"][0])
+
+
 def _converted(argument: Argument) -> Any:
     if isinstance(argument, np.ndarray):
-        return ctypes.c_void_p(argument.ctypes.data)
+        return ctypes.c_void_p(address(argument))
     if isinstance(argument, int | np.integer):
         return ctypes.c_int64(int(argument))
     if isinstance(argument, float | np.floating):

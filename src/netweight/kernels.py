@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels_numpy
-from netweight.clibrary import LIBRARY, CModel, CSegment, call
+from netweight.clibrary import LIBRARY, CModel, CSegment, address, call
 from netweight.errors import FormatError
 from netweight.kernel_types import LANES as LANES
 from netweight.kernel_types import PRECISION_BITS as PRECISION_BITS
@@ -38,15 +38,11 @@ def backend() -> str:
     return "numpy" if LIBRARY is None else "c"
 
 
-def _address(array: NDArray[Any]) -> int:
-    return int(array.__array_interface__["data"][0])  # half the time of array.ctypes
-
-
 def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[CSegment], list[Bytes | None]]:
     """Fill the C structures; the second result keeps the arrays they point to alive."""
     keep = [None if s.classes is None else np.ascontiguousarray(s.classes, np.uint8) for s in segments]
     items = (CSegment * len(segments))()
-    at = _address(out)
+    at = address(out)
     for item, s, classes in zip(items, segments, keep, strict=True):
         if classes is not None and classes.size < s.size:
             raise ValueError(f"{classes.size} classes for {s.size} symbols")
@@ -54,7 +50,7 @@ def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[C
             raise ValueError(f"neighbours need planes of {LANES} symbols, not {s.plane}")
         item.n, item.start, item.plane = s.size, s.start, s.plane
         item.width, item.positions = s.width, s.positions
-        item.cls, item.out = None if classes is None else _address(classes), at
+        item.cls, item.out = None if classes is None else address(classes), at
         at += 2 * s.size
     return items, keep
 
@@ -70,9 +66,7 @@ def _c_model(model: Model, segments: Sequence[Segment], count: int | None = None
     top = max((int(classes.max()) for classes in doubtful), default=0)
     if top >= room:
         raise ValueError(f"class {top} has no table among {count} or no thresholds among {len(thresholds)}")
-    return ctypes.byref(
-        CModel(model.codebooks, model.levels, model.tap0, model.tap1, thresholds.ctypes.data)
-    ), thresholds
+    return ctypes.byref(CModel(model.codebooks, model.levels, model.tap0, model.tap1, address(thresholds))), thresholds
 
 
 def decode(
@@ -132,7 +126,7 @@ def decode_runs(
         if target is not None:
             if target.out.size != s.size or target.out.dtype != np.float32 or not target.out.flags.c_contiguous:
                 raise ValueError(f"a target of {target.out.size} {target.out.dtype} for {s.size} symbols")
-            item.scaled, item.factor = _address(target.out), float(target.factor)
+            item.scaled, item.factor = address(target.out), float(target.factor)
     data = np.frombuffer(chunk, np.uint8)
     c_model, thresholds = _c_model(model, segments, len(tables.freq))
     room = ESCAPES

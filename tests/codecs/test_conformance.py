@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from netweight.chain import hull
-from netweight.codecs.base import between, index_of, step_of
+from netweight.chain import Chain, hull
+from netweight.codecs.base import index_of, step_of
 from netweight.codecs.registry import EXACT, by_id, choose, codecs
 from netweight.entropy.layout import Layout
 from netweight.errors import FormatError, UsageError
@@ -119,7 +119,7 @@ def test_smooth_points_can_be_met_between(tried, there_and_back):
     """A knob between two smooth points costs and loses what lies between theirs."""
     smooth = [p for p in hull(tried.points) if p.smooth and p.knob in tried.found]
     for first, second in pairwise(smooth[-2:]):
-        middle = between(first.knob, second.knob, 0.5)
+        middle = Chain.of((first, second)).within((first.bits + second.bits) / 2).knob
         assert second.knob < middle < first.knob
         found = there_and_back(tried.codec, tried.w, tried.stat, middle)
         loss = float(row_losses(tried, found.back).sum())

@@ -43,16 +43,6 @@ def index_of(step: float) -> int:
     return (exponent - 1) * STEPS_PER_OCTAVE + int(2 * STEPS_PER_OCTAVE * mantissa) - STEPS_PER_OCTAVE
 
 
-def between(first: int, second: int, share: float) -> int:
-    """The q whose step divides the way from one step to another, on a logarithmic scale.
-
-    >>> between(0, 512, 0.5) == index_of(2.0**0.5)
-    True
-    """
-    a, b = math.log2(step_of(first)), math.log2(step_of(second))
-    return index_of(2.0 ** (a + share * (b - a)))
-
-
 def checked_step(codec: str, knob: int, largest: float, most: float) -> float:
     """Give the step of a knob that may have been edited.
 

@@ -77,6 +77,11 @@ def prior(codebooks: int, levels: int) -> NDArray[np.float64]:
     return out.reshape(-1, 256)
 
 
+@lru_cache(maxsize=8)
+def _prior_price(codebooks: int, levels: int, kappa: float) -> Int32:
+    return price(prior(codebooks, levels), kappa)
+
+
 def price(counts: NDArray[np.float64], kappa: float) -> Int32:
     """Rate of each symbol by table in the metric of the search: int32 [T, 256]."""
     p = counts / counts.sum(axis=1, keepdims=True)
@@ -122,11 +127,10 @@ def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid
         run: log2 of a chunk's symbols; the trellis starts anew in each.
     """
     model = model_of(grid.bits, layout.plane > 0)
-    known = prior(model.codebooks, model.levels) * PRIOR_COUNT
     inverse = np.float32(1.0 / step)
     k = np.zeros(x.size, np.int16)
     fine = np.zeros(x.size, np.int16)
-    rate = price(known, grid.kappa)
+    rate = _prior_price(model.codebooks, model.levels, grid.kappa)
     for lessons in (sample(layout, levels), list(pieces(layout, levels, run))):
         counts = np.zeros((table_count(model), 256), np.int64)
         for where, piece in lessons:
@@ -136,13 +140,21 @@ def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid
             k[where] = _search(u, fine[where], piece, model, rate, grid.bits)
             symbol, index, fine[where] = kernels.contexts(k[where], model, piece)
             counts += kernels.histogram(symbol, index, table_count(model))
-        learnt = counts + known
-        same = symmetric(model)
-        learnt[same] += learnt[same][:, MIRROR]
-        rate = price(learnt, grid.kappa)
+        rate = _learnt(counts, model, grid.kappa)
     out = np.flatnonzero((k < -127) | (k > 126))  # escaped: the contexts saw placeholders
     fine[out] = 2 * k[out] - (fine[out] & 1) * np.sign(k[out]) if grid.bits else k[out]
     return Quantised(k, fine, counts)
+
+
+def _learnt(counts: NDArray[np.int64], model: Model, kappa: float) -> Int32:
+    """Rates by the tables that fit these counts; by the prior's where there are none."""
+    used = np.flatnonzero(counts.any(axis=1))
+    learnt = counts[used] + PRIOR_COUNT * prior(model.codebooks, model.levels)[used]
+    same = symmetric(model)[used]
+    learnt[same] += learnt[same][:, MIRROR]
+    rate = _prior_price(model.codebooks, model.levels, kappa).copy()
+    rate[used] = price(learnt, kappa)
+    return rate
 
 
 def _search(u: Float32, guess: Int16, piece: Segment, model: Model, rate: Int32, bits: int) -> Int16:
@@ -180,13 +192,15 @@ def code_bits(counts: NDArray[np.int64], model: Model) -> tuple[float, int]:
     Tables without a prediction are symmetric; escapes cost 28 bits each. A table fitted to few symbols looks better
     than it is by 0.72 bit a number (Miller, Madow 1955); the search that followed the tables makes it as much again.
     """
-    escaped = float(counts[:, list(ESCAPES)].sum())
-    used = counts.astype(np.float64)
+    tables = np.flatnonzero(counts.any(axis=1))
+    used = counts[tables].astype(np.float64)
+    escaped = float(used[:, list(ESCAPES)].sum())
     used[:, list(ESCAPES)] = 0
-    same = symmetric(model)
+    same = symmetric(model)[tables]
     shape = used.copy()
     shape[same] = (used[same] + used[same][:, MIRROR]) / 2
-    totals = shape.sum(axis=1, keepdims=True)
-    ideal = float(np.sum(used * np.log2(np.divide(totals, shape, out=np.ones_like(shape), where=shape > 0))))
-    numbers = int((shape[~same] > 0).sum()) + int((shape[same][:, 128:] > 0).sum())
-    return ideal + 1.44 * max(numbers - int((totals > 0).sum()), 0) + ESCAPE_BITS * escaped, numbers
+    there = shape > 0
+    share = (shape / np.maximum(shape.sum(axis=1, keepdims=True), 1.0))[there]
+    ideal = -float(np.sum(used[there] * np.log2(share)))
+    numbers = int(there[~same].sum()) + int(there[same][:, 128:].sum())
+    return ideal + 1.44 * max(numbers - int(there.any(axis=1).sum()), 0) + ESCAPE_BITS * escaped, numbers

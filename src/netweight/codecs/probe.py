@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.lattice import Grid, code_bits, quantise, refit
@@ -80,11 +81,16 @@ def sampled(w: Float32, layout: Layout, whole: Scales) -> tuple[Float32, Layout,
         columns = min(columns, max(LANES, SAMPLE // min(rows, SPREAD) // layout.positions))
         least = 1 if layout.order == "oik" else -(-LANES // columns)
         rows = min(rows, max(least, SAMPLE // (columns * layout.positions)))
-    down = np.linspace(0, layout.rows - 1, rows).astype(np.intp)
-    across = np.linspace(0, layout.columns - 1, columns).astype(np.intp)
+    down, across = _spread(whole.row, layout.rows, rows), _spread(whole.column, layout.columns, columns)
     part = Layout(rows, columns, layout.positions, layout.width, layout.order)
     cube = w.reshape(layout.rows, layout.columns, layout.positions)
     return part.scan(np.ascontiguousarray(cube[np.ix_(down, across)])), part, whole.part(down, across)
+
+
+def _spread(levels: Int16 | None, there: int, wanted: int) -> NDArray[np.intp]:
+    """Places spread evenly over all, and over small and large ones where levels tell them apart."""
+    at = np.linspace(0, there - 1, wanted).astype(np.intp)
+    return at if levels is None else np.sort(np.argsort(levels, kind="stable")[at])
 
 
 def stream_of(k: Int16 | Int32, layout: Layout, whole: Scales, step: float, run: int, shift: int = 0) -> IntStream:

@@ -39,13 +39,13 @@ class Trellis(Codec):
     grid = Grid(BITS, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict steps of three quarters of an octave up to six bits a weight.
+        """Predict steps of a quarter of an octave to two up to six bits a weight.
 
         None for tensors too short for the trellis to get going, nor where relative errors count.
         """
         if w.size < SHORTEST or stat.relative:
             return []
-        return probe(self.id, w, stat, self.grid, (0, 1, 2, 4, 6, 8, 10, 13, 16, 19, 22, 25, 28))
+        return probe(self.id, w, stat, self.grid, (0, 1, 2, 3, 5, 7, 10, 14, 20, 28))
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Search the paths of all lanes at the step of `knob`.

@@ -31,7 +31,7 @@ KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 
 WIDEST = UNIT_CLASS + 14
 LARGEST_SHIFT = 22
 LARGEST_INTEGER = 2.0**22 - 1
-OCTAVES = 11  # continued beyond the classes that are searched
+OCTAVES = (1, 3, 6, 11)  # beyond the classes that are searched; the law in between is exact
 _MODEL = model_of(0, neighbours=False)
 
 
@@ -45,13 +45,13 @@ class Uniform(Codec):
     grid = Grid(0, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict steps of three quarters of an octave up to five bits a weight, and octaves up to fifteen.
+        """Predict steps of a quarter of an octave to two up to five bits a weight, and wider ones up to fifteen.
 
         None where relative errors count: one step cannot be right for entries of all sizes, see `relative`.
         """
         if stat.relative:
             return []
-        points = list(probe(self.id, w, stat, self.grid, (0, 1, 3, 5, 7, 9, 11, 14, 17, 20)))
+        points = list(probe(self.id, w, stat, self.grid, (0, 1, 3, 6, 12, 20)))
         return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
@@ -146,13 +146,13 @@ def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
 
     before = rounded(last.knob)[1]
     out: list[Point] = []
-    while last.loss > 0 and len(out) < OCTAVES:
-        knob = last.knob - STEPS_PER_OCTAVE
+    for octave in OCTAVES:
+        knob = last.knob - octave * STEPS_PER_OCTAVE
         if largest / step_of(knob) > LARGEST_INTEGER:
             break
         k, bits = rounded(knob)
         loss = stat.loss(sample, sample - k * refit(sample, k)) * w.size / sample.size
-        last = Point(last.bits + bits - before, loss, last.codec, knob, smooth=True)
-        before = bits
-        out.append(last)
+        out.append(Point(last.bits + bits - before, loss, last.codec, knob, smooth=True))
+        if not loss:
+            break
     return out
