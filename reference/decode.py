@@ -73,7 +73,8 @@ def plan_chunks(sizes, runs, capacity):
 def decode_section(data, prelude, crc, codec, stream, tensors):
     """Arrays of a section's tensors (dtype, shape, parameters).
 
-    They are storage if the codec is exact, what to add to a tensor's integers if it is surp, else float32.
+    They are storage if the codec is exact, what to add to a tensor's integers if it is surp, integers and their real
+    numbers if it is sparse, else float32.
     """
     need(zlib.crc32(data[:prelude]) == crc, "a prelude's checksum is wrong")
     reader, at, table = Reader(data[:prelude]), prelude, []
@@ -86,7 +87,8 @@ def decode_section(data, prelude, crc, codec, stream, tensors):
     if codec == "exact":
         head = read_exact_head(reader, tensors[0][0], [shape for _, shape, _ in tensors])
     else:
-        reals = [None if codec in ("relative", "surp") else read_reals(reader) for _ in tensors]
+        arrays = {"relative": 0, "surp": 0, "sparse": 2 * (stream == "k")}.get(codec, 1)
+        reals = [[read_reals(reader) for _ in range(arrays)] for _ in tensors]
         head = read_weights_head(reader, [shape for _, shape, _ in tensors])
     need(reader.at == prelude, "something follows a section's head")
     plan = plan_chunks(head["sizes"], head["runs"], head["capacity"])
@@ -108,8 +110,10 @@ def decode_section(data, prelude, crc, codec, stream, tensors):
             on_the_ladder(r.astype(np.int64), int(stream), params)
             for r, (_, _, params) in zip(whole, tensors, strict=True)
         ]
+    if codec == "sparse":
+        return list(zip(whole, reals, strict=True))
     return [
-        reconstruct(codec, r, real, params, layout, shape)
+        reconstruct(codec, r, real[0] if real else None, params, layout, shape)
         for r, real, layout, (_, shape, params) in zip(whole, reals, head["layouts"], tensors, strict=True)
     ]
 
@@ -134,6 +138,20 @@ def on_the_ladder(r, j, params):
     return r * m + np.sign(r) * (offset * m // 16)
 
 
+def pruned_weights(k, numbers, v, shape):
+    """float32 values from where they are and how large."""
+    (low,), (step,) = numbers
+    layout = layout_of(shape)
+    rows, columns, positions, _, order = layout
+    alive, at = np.flatnonzero(k), np.arange(k.size)
+    row = at // max(columns, 1) // (positions if order == "oki" else 1) % max(rows, 1)
+    held = v[row < -(-alive.size // max(1, columns * positions))][: alive.size].astype(np.int64)
+    size = np.where(held > 0, 2 * held - 1, -2 * held).astype(np.float32) * step
+    flat = np.zeros(k.size, np.float32)
+    flat[alive] = np.sign(k[alive]).astype(np.float32) * (size + low)
+    return unscanned(flat, layout, shape)
+
+
 def reconstruct(codec, r, reals, params, layout, shape):
     """float32 values from integers in scan order."""
     if codec == "relative":
@@ -151,6 +169,11 @@ def reconstruct(codec, r, reals, params, layout, shape):
     else:
         need(reals.size == 1, "a scale is not one number")
         flat = r.astype(np.float32) * reals[0]
+    return unscanned(flat, layout, shape)
+
+
+def unscanned(flat, layout, shape):
+    """From scan order to the shape."""
     rows, columns, positions, _, order = layout
     if order == "oki":
         flat = flat.reshape(rows, positions, columns).transpose(0, 2, 1)
@@ -177,12 +200,12 @@ def decode(path):
     header, starts = read_header(data)
     names, params = header["names"], header.get("params", [[]] * len(header["names"]))
     dtypes = [header["types"][t] for t in header["dtype"]]
-    found, climbed = {}, {}
+    found, climbed, pruned = {}, {}, {}
     columns = (header[key] for key in ("codec", "members", "prelude", "bytes", "crc"))
     for number, (kind, runs, prelude, size, crc) in enumerate(zip(*columns, strict=True)):
         codec, version, stream = header["codecs"][kind]
         known = {"trellis": "k", "uniform": "k", "relative": "k", "codebook": "k", "exact": "planes"}
-        right = known.get(codec) == stream or (codec == "surp" and stream in LADDER)
+        right = known.get(codec) == stream or stream in {"surp": LADDER, "sparse": ["k", "v"]}.get(codec, [])
         need(version == 1 and right, f"this decoder knows no {codec} {version} {stream}")
         members = members_of(runs)
         tensors = [(dtypes[m], tuple(header["shape"][m]), params[m]) for m in members]
@@ -195,12 +218,17 @@ def decode(path):
             if codec == "surp":
                 climbed[m] = climbed.get(m, 0) + array
                 continue
+            if codec == "sparse":
+                pruned.setdefault(m, []).append(array)
+                continue
             shape = -1 if dtypes[m] in BITS_BELOW_A_BYTE else header["shape"][m]
             found[names[m]] = (array if codec == "exact" else rounded(array, dtypes[m])).reshape(shape)
     for m, total in climbed.items():
         shape = tuple(header["shape"][m])
         array = reconstruct("surp", total, None, params[m], layout_of(shape), shape)
         found[names[m]] = rounded(array, dtypes[m])
+    for m, ((k, numbers), (v, _)) in pruned.items():
+        found[names[m]] = rounded(pruned_weights(k, numbers, v, tuple(header["shape"][m])), dtypes[m])
     ties = header.get("ties", {})
     return {name: found[names[ties[name]] if name in ties else name] for name in header.get("order", names)}
 

@@ -130,6 +130,7 @@ def test_the_set_covers_the_format():
     for codec in ("trellis", "uniform"):
         wanted |= {f"{codec} {what}" for what in ("with neighbours", "without", "by row", "by column", "koi")}
     wanted |= {"codebook", "codebook oki", "codebook koi", "codebook with escapes", "codebook by row"}
+    wanted |= {"sparse", "sparse oki", "sparse koi", "sparse with escapes", "sparse by row"}
     wanted |= {"trellis oki", "uniform with low bits", "relative with low bits", "exact", "exact in pieces"}
     wanted |= {f"exact, way {way}" for way in range(4)} | {"palette", "differences", "special words", "tails"}
     wanted |= (

@@ -10,6 +10,7 @@ import netweight as nw
 from netweight.codecs.base import Point, index_of
 from netweight.codecs.codebook import FREE
 from netweight.codecs.registry import codecs
+from netweight.codecs.sparse import knob_of
 from netweight.theory import discrete, gaussian
 from netweight.theory.scalar import GeneralizedGaussian, rate_nats
 
@@ -34,7 +35,7 @@ def source(kind: str) -> np.ndarray:
 def coded(kind: str, codec: str, step: float) -> tuple[float, float]:
     """Bits a weight of the whole file, and mean squared error of what comes out of it."""
     w = source(kind)
-    knob = index_of(step) - (FREE if codec == "codebook" else 0)
+    knob = {"codebook": index_of(step) - FREE, "sparse": knob_of(min(0.15 / step, 0.9), 6)}.get(codec, index_of(step))
     archive = nw.encode({"w": w}, nw.Plan({"w": Point(0, 0, codec, knob)}, 0.0))
     error = w.astype(np.float64) - archive["w"]
     return 8 * archive.nbytes / N, float(np.mean(error * error))

@@ -11,6 +11,7 @@ from netweight.errors import TargetError, UsageError
 from netweight.units import format_bytes, parse_size
 
 SCHEMA = "netweight.plan/1"
+LARGEST_KNOB = 1 << 40  # of what a header holds
 HEADER_BITS = 8 * 400.0  # what every file has besides its tensors
 PARTWAY = 16  # tensors at most that go part of the way to their next point, to fill a size
 ROUNDS = 60  # plans at most on the way to a target
@@ -108,7 +109,7 @@ def _entry(name: str, entry: object) -> tuple[Point, int]:
     if not isinstance(entry, dict) or not isinstance(entry.get("codec"), str):
         raise UsageError(f"The plan names no codec for {name!r}.", remedy)
     knob, bits, loss, weights = (entry.get(key, 0) for key in ("knob", "bits", "loss", "weights"))
-    if isinstance(knob, bool) or not isinstance(knob, int) or abs(knob) > 1 << 20:
+    if isinstance(knob, bool) or not isinstance(knob, int) or abs(knob) > LARGEST_KNOB:
         raise UsageError(f"The plan's knob for {name!r} is {knob!r}.", remedy)
     for value in (bits, loss, weights):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:

@@ -74,7 +74,7 @@ def test_the_tensor_is_not_touched(tried):
 @core
 def test_golden_rule_1(tried):
     """Codecs that refit a scale, or means, leave w' orthogonal to w - w'."""
-    refits = {"scale", "codewords"} & set(tried.codec.reals)
+    refits = {"scale", "codewords", "low"} & set(tried.codec.reals)
     for found in tried.found.values() if refits else ():
         w, back = tried.w.astype(np.float64), found.back.astype(np.float64)
         assert abs(np.sum(back * (w - back))) <= 1e-6 * np.sum(w * w)

@@ -23,6 +23,7 @@ from netweight.archive.header import MAJOR
 from netweight.checkpoint import TensorInfo, write_safetensors
 from netweight.codecs.base import Point, index_of
 from netweight.codecs.codebook import FREE
+from netweight.codecs.sparse import knob_of
 from netweight.dtypes import ALIGNMENT_ORDER, bits_per_element, from_float32, storage_dtype
 
 HERE = Path(__file__).resolve().parent
@@ -192,6 +193,24 @@ def surp(random: np.random.Generator) -> Iterable[Entry]:
     yield entry("double", random.standard_normal((20, 20)), "surp", 0.3)
 
 
+def sparse(random: np.random.Generator) -> Iterable[Entry]:
+    """One magnitude and many, escapes, both scans, few rows and one, all but all kept, half and double precision."""
+    smooth = random.laplace(0, 1, (8, 6, 1, 1)) + random.laplace(0, 0.3, (8, 6, 3, 3))
+    deep = random.laplace(0, 1, (3, 33, 1)) + random.laplace(0, 0.3, (3, 33, 5))
+    wide = random.standard_normal((48, 40)) * np.exp(random.normal(0, 1.5, (48, 1)))
+    yield entry("levels", wide.astype(np.float32), "sparse", knob_of(0.1, 6))
+    yield entry("one size", wide.astype(np.float32), "sparse", knob_of(0.2, 0))
+    yield entry("position first", smooth.astype(np.float32), "sparse", knob_of(0.3, 5))
+    yield entry("row first", deep.astype(np.float32), "sparse", knob_of(0.2, 5))
+    yield entry("escapes", random.standard_t(1.2, (40, 30)).astype(np.float32), "sparse", knob_of(0.5, 12))
+    yield entry("vector", random.standard_normal(90).astype(np.float32), "sparse", knob_of(0.3, 4))
+    yield entry("scalar", np.array(-0.3, np.float32), "sparse", knob_of(0.1, 4))
+    yield entry("most", random.standard_normal((9, 20)).astype(np.float32), "sparse", knob_of(0.999, 6))
+    yield entry("half", random.standard_normal((8, 9)).astype(np.float16), "sparse", knob_of(0.4, 6))
+    yield entry("brain", from_float32(wide[:20].astype(np.float32), "BF16"), "sparse", knob_of(0.4, 6), "BF16")
+    yield entry("double", random.standard_normal((8, 9)), "sparse", knob_of(0.4, 6))
+
+
 def encoded(entries: Iterable[Entry], folder: Path, metadata: dict[str, str]) -> Archive:
     """Code tensors by way of a safetensors file, which holds every dtype."""
     listed = list(entries)
@@ -250,7 +269,7 @@ def record(archive: Archive) -> dict[str, Any]:
     }
 
 
-MAKERS = (trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook, surp)
+MAKERS = (trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook, surp, sparse)
 
 
 def main() -> None:

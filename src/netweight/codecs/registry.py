@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from netweight.codecs.base import Codec
 from netweight.codecs.codebook import Codebook
 from netweight.codecs.relative import Relative
+from netweight.codecs.sparse import Sparse
 from netweight.codecs.surp import Surp
 from netweight.codecs.trellis import Trellis
 from netweight.codecs.uniform import Uniform
@@ -15,7 +16,7 @@ from netweight.errors import FormatError, UsageError
 EXACT = "exact"
 EXACT_VERSION = 1
 GROUP = "netweight.codecs"
-_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative, Codebook, Surp)
+_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative, Codebook, Surp, Sparse)
 
 
 @cache

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.codecs.pruned import largest
 from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.prune.scores import Array, Float64, lamp, magnitude, normalised, saliency
@@ -72,7 +73,7 @@ def masks(
             if method == "slope"
             else _SHARES[method]([w.shape for w in weights.values()], total)
         )
-        kept = [_largest(score, int(k)) for score, k in zip(scores, _at_least(of, scores, least), strict=True)]
+        kept = [largest(score, int(k)) for score, k in zip(scores, _at_least(of, scores, least), strict=True)]
     return {name: k.reshape(w.shape) for (name, w), k in zip(weights.items(), kept, strict=True)}
 
 
@@ -83,9 +84,9 @@ def by_threshold(scores: list[Float64], total: int, least: int) -> list[Bools]:
     ends = np.cumsum([0, *(score.size for score in scores)])
     if sum(min(least, score.size) for score in scores) <= total:
         for at, score in zip(ends, scores, strict=False):
-            first[at : at + score.size] = _largest(score, min(least, score.size))
+            first[at : at + score.size] = largest(score, min(least, score.size))
     joined = np.where(first, np.inf, joined)
-    return np.split(_largest(joined, total), ends[1:-1])
+    return np.split(largest(joined, total), ends[1:-1])
 
 
 def _at_least(counts: Counts, scores: list[Float64], least: int) -> Counts:
@@ -97,18 +98,6 @@ def _at_least(counts: Counts, scores: list[Float64], least: int) -> Counts:
     while out.sum() > counts.sum():
         out[int((out - floor).argmax())] -= 1
     return out
-
-
-def _largest(score: Float64, count: int) -> Bools:
-    """The `count` largest, of equal ones the first."""
-    kept = np.zeros(score.size, bool)
-    if count >= score.size:
-        kept[:] = True
-    elif count > 0:
-        border = np.partition(score, score.size - count)[score.size - count]
-        kept = score > border
-        kept[np.flatnonzero(score == border)[: count - int(kept.sum())]] = True
-    return kept
 
 
 def _check(weights: Mapping[str, Array], density: float, method: str, importance: Mapping[str, Stat] | None) -> None:
