@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors import safe_open
 
 from netweight.theory import compressibility, rates, surp
 
@@ -173,3 +174,13 @@ def test_decay_exponent_and_refusals():
         rates.entropy_bits([0, 0])
     with pytest.raises(ValueError, match="p is"):
         rates.geometric_entropy_bits(0.0)
+
+
+def test_parameter_counts_of_resnet20(real):
+    """What "a weight" is in ratios: matrices alone, or all that is trained."""
+    with safe_open(real("cifar10/resnet20.safetensors"), "np") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    matrices = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
+    trained = sum(int(np.prod(s)) for name, s in shapes.items() if not name.endswith(("running_mean", "running_var")))
+    assert matrices == 268_336
+    assert trained - sum("num_batches_tracked" in name for name in shapes) == 269_722
