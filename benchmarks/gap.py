@@ -1,6 +1,7 @@
 """How far whole files are from R(D) of their weights' laws, and where the gap goes, on two real networks.
 
-The parts are differences of lengths on the way from R(D) to the file (`netweight.bound.gap`); their sum is compared
+Once under squared error, as without data, and once in nats, by what `netweight.measure` found on calibration data. The
+parts are differences of lengths on the way from R(D) to the file (`netweight.bound.gap`); their sum is compared
 with the size of the file on disk.
 """
 
@@ -34,23 +35,37 @@ def measure(options: argparse.Namespace) -> store.Records:
             print(f"{key}: no checkpoint found, skipped")
             continue
         with ThreadPoolExecutor(options.workers) as executor:
-            curves = nw.sweep(source, executor=executor)
-            for bits in BITS:
-                archive = nw.encode(source, nw.allocate(curves, bits=bits), executor=executor)
-                record = {"network": key, "asked_bits": bits, **_one(source, archive)}
-                above = (record["modelled_bits"] - record["rate_bits"][MODEL]) / record["modelled_weights"]
-                print(f"{key} at {bits:g} bits: {above:+.4f} bits/weight above {MODEL}", flush=True)
-                records.append(record)
+            for importance in (None, _importance(key, options.networks)):
+                curves = nw.sweep(source, importance, executor=executor)
+                about = "" if importance is None else f"{importance.record.samples} samples"
+                for bits in BITS:
+                    archive = nw.encode(source, nw.allocate(curves, bits=bits), importance, executor=executor)
+                    record = {
+                        "network": key, "measured": about, "asked_bits": bits, **_one(source, archive, importance),
+                    }  # fmt: skip
+                    above = (record["modelled_bits"] - record["rate_bits"][MODEL]) / record["modelled_weights"]
+                    print(f"{key} {about} at {bits:g} bits: {above:+.4f} bits/weight above {MODEL}", flush=True)
+                    records.append(record)
     return records
 
 
-def _one(source: Path, archive: nw.Archive) -> dict[str, Any]:
+def _importance(key: str, folder: Path | None) -> nw.Importance:
+    """Measured on the calibration data of the network's task."""
+    from .tasks import task
+
+    found = task(key, folder)
+    if found is None:
+        raise SystemExit(f"{key}: there is a checkpoint, but no calibration data")
+    return nw.measure(found.build(), found.calibration, loss="squared" if key == "minilm" else "kl")
+
+
+def _one(source: Any, archive: nw.Archive, importance: nw.Importance | None = None) -> dict[str, Any]:
     """The bound of one file, split."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "out.nwt"
         archive.save(path)
         size_bytes = path.stat().st_size
-    found = nw.bound(source, archive=archive)
+    found = nw.bound(source, importance, archive)
     return {
         "weights": found.weights,
         "modelled_weights": sum(t.weights for t in found.modelled),
@@ -58,6 +73,7 @@ def _one(source: Path, archive: nw.Archive) -> dict[str, Any]:
         "modelled_bits": found.spent_bits,
         "loss": found.loss,
         "rate_bits": {model: found.rate_bits(model) for model in MODELS},
+        "universal_bits": found.universal_bits() if found.inputs else None,
         "parts": {part.id: part.bits for part in split(found, MODEL).parts},
     }
 

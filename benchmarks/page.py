@@ -139,8 +139,8 @@ def _sources(section: _Section) -> str:
 
 def _gap(section: _Section) -> str:
     parts = [_GAP, _stamp(section)]
-    for key in dict.fromkeys(r["network"] for r in section["records"]):
-        records = [r for r in section["records"] if r["network"] == key]
+    for key, about in dict.fromkeys((r["network"], r["measured"]) for r in section["records"]):
+        records = [r for r in section["records"] if (r["network"], r["measured"]) == (key, about)]
         weights = records[0]["modelled_weights"]
 
         def cells(bits: Iterable[float], count: int = weights) -> list[str]:
@@ -152,7 +152,12 @@ def _gap(section: _Section) -> str:
         head = ("bytes, bits/weight", *(f"file of {8 * r['file_bytes'] / r['weights']:.2f} bits" for r in records))
         laws = [[law, *(f"{(r['modelled_bits'] - r['rate_bits'][law]) / weights:+.3f}" for r in records)]
                 for law in records[0]["rate_bits"]]  # fmt: skip
-        parts += [f"### {NETWORKS[key].title}, {weights:,} weights with a law", _table(head, rows)]
+        if about:
+            bits = [(r["modelled_bits"] - r["universal_bits"]) / weights for r in records]
+            laws.append(["*gaussian-rows, inputs unknown*", *(f"{b:+.3f}" for b in bits)])
+            laws.append(["loss of the file, nats by the quadratic form", *(f"{r['loss']:.3g}" for r in records)])
+        loss = f"loss in nats, measured on {about}" if about else "squared error"
+        parts += [f"### {NETWORKS[key].title}, {weights:,} weights with a law, {loss}", _table(head, rows)]
         parts.append(_table(("tensors with a law above R(D), bits/weight", *head[1:]), laws))
     return "\n\n".join(parts)
 
@@ -243,10 +248,12 @@ trellises are simulated (`netweight.theory.trellis`)."""
 _GAP: Final = """\
 ## From R(D) to the file
 
-Complete checkpoints without calibration data. R(D) is the least rate at the file's loss if rows were independent
-Gaussian with their own variances, kernels correlated by one covariance a tensor; the parts are explained by
-`netweight bound`. It is no bound for these trained weights as they are: one network has no rate-distortion function,
-and under other laws, below, the same file is nearer to R(D), or under it."""
+Complete checkpoints, first under squared error, as without data, then by what `netweight.measure` found on calibration
+data: R(D) knows the second moments of every layer's inputs and of its gradients. R(D) is the least rate at the file's
+loss if rows were independent Gaussian with their own variances, kernels correlated by one covariance a tensor; the
+parts are explained by `netweight bound`. It is no bound for these trained weights as they are: one network has no
+rate-distortion function, and under other laws, below, the same file is nearer to R(D), or under it. *Inputs unknown* is
+the rate of the best Gaussian codebook whose decoder does not know those moments."""
 _SPEED: Final = """\
 ## Decoding speed, one thread
 

@@ -147,7 +147,7 @@ class TestImportance:
     @pytest.mark.parametrize("given", [True, False])
     def test_a_page_tells_the_record(self, call, made, given):
         with nw.Archive.open(made / "nats.nwt") as archive:
-            noted = archive.noted(heldout={"nats": 0.0123, "se": 0.001, "samples": 1000})
+            noted = archive.noted(heldout={"nats": 0.0123, "se" if given else "nats_error": 0.001, "samples": 1000})
             noted.save(made / "noted.nwt", force=True)
         words = ("report", "noted.nwt", "--against", "m.safetensors", "-o", "nats.html", "--force")
         assert call(*words, *(("--importance", "m.imp") if given else ()))[0] == 0

@@ -218,7 +218,8 @@ def _heldout(plan: Mapping[str, Any], predicted: float) -> list[list[str]]:
     found = plan.get("heldout")
     if not isinstance(found, Mapping):
         return []
-    nats, spread, samples = (number_of(found, key) for key in ("nats", "se", "samples"))
+    nats, samples = (number_of(found, key) for key in ("nats", "samples"))
+    spread = number_of(found, "se") or number_of(found, "nats_error")  # of `secant`, of `Evaluation`
     words = f"{nats:.5g} ± {spread:.2g}" if spread else f"{nats:.5g}"
     return [[f"nats on {samples:,.0f} held-out samples", f"{predicted:.5g}", words, _percent(nats, predicted)]]
 
