@@ -115,3 +115,22 @@ def test_a_real_network_with_an_importance_file(real, tmp_path, name):
     lost = sum(known[n].loss(w, w - archive[n].reshape(w.shape)) for n, w in weights.items() if w.dtype == np.float32)
     assert lost == pytest.approx(archive.plan["loss"], rel=0.05)
     assert archive.plan["loss"] == pytest.approx(2e-5, rel=0.01)
+
+
+def test_small_variances_are_never_rounded_away():
+    # Measured sensitivities say nothing of a variance that becomes 0: positive vectors are coded by relative errors.
+    random = np.random.default_rng(5)
+    weights = two_layers(5) | {"var": np.exp(random.normal(0, 3, 200)).astype(np.float32)}
+    stats = {"first": Stat(1e-5), "second": Stat(1e-5), "var": Stat(diagonal=(weights["var"] ** 2).astype(np.float32))}
+    archive = nw.compress(weights, bits=2.0, importance=Importance.of(stats, RECORD))
+    assert np.max(np.abs(archive["var"] / weights["var"] - 1)) < 0.5
+
+
+def test_a_vector_is_judged_by_its_own_importances():
+    random = np.random.default_rng(6)
+    diagonal = np.where(np.arange(512) < 8, 1.0, 1e-4).astype(np.float32)
+    weights = {"w": random.normal(size=(64, 64)).astype(np.float32), "b": random.normal(size=512).astype(np.float32)}
+    stats = {"w": Stat(1e-5), "b": Stat(diagonal=diagonal)}
+    archive = nw.compress(weights, loss=1e-2, importance=Importance.of(stats, RECORD), codecs=["uniform"])
+    lost = sum(stats[name].loss(w, w - archive[name]) for name, w in weights.items())
+    assert lost == pytest.approx(archive.plan["loss"], rel=0.05)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+
 from netweight.chain import Chain, hull
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.codecs.base import Point, takes
@@ -15,10 +17,13 @@ from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
 from netweight.importance.given import stats_of
+from netweight.importance.prior import OCTAVES
 from netweight.importance.stat import PLAIN, Stat
+from netweight.kernel_types import Float32
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
+SHORT = 1 << 15  # entries of a vector that no codec samples
 LEAST = 2.0**-60  # of the loss of nothing at all: what a lossy codec loses at least
 
 Progress = Callable[[str, int, int], None]
@@ -132,6 +137,21 @@ def _lossy(points: Sequence[Point], rounding: float) -> list[Point]:
     return [replace(point, loss=max(point.loss + rounding, least)) for point in points]
 
 
+def _judged(stat: Stat, w: Float32) -> Stat:
+    """Importance of a vector as its codecs see it; that of a matrix as it is.
+
+    A positive vector that spans octaves, as variances do, is judged by relative errors, each entry by its own size: the
+    quadratic form knows nothing of what a variance rounded to zero does. Another vector is judged entry by entry, since
+    no codec samples it.
+    """
+    if stat.diagonal is None or w.ndim != 1 or w.size > SHORT:
+        return stat
+    low, high = float(w.min()), float(w.max())
+    if low > 0 and high > low * 2.0**OCTAVES:
+        return Stat(stat.weight * float(np.mean(stat.diagonal * np.square(w, dtype=np.float64))), relative=True)
+    return stat
+
+
 def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str, ...] | None, name: str) -> Curve:
     info, stat = checkpoint.infos[name], stats.get(name, PLAIN)
     lossy, exact = choose(codecs)
@@ -141,9 +161,10 @@ def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str,
     if lossy and is_float(info.dtype) and info.size:
         w = to_float32(raw, info.dtype).reshape(info.shape)
         if takes(w):
+            stat, vector = _judged(stat, w), w.ndim == 1 and w.size <= SHORT
             for codec in sorted(lossy, key=lambda codec: not codec.progressive):
                 if codec.progressive or not refines:
-                    points += codec.sweep(w, stat if codec.structured else stat.flat())
+                    points += codec.sweep(w, stat if codec.structured or vector else stat.flat())
                     refines = codec.progressive and bool(points)
             points = _lossy(points, 0.0 if info.dtype != "F64" else stat.flat().loss(w, raw.reshape(info.shape) - w))
     if (exact and not refines) or not points:

@@ -76,10 +76,13 @@ class Trial:
         self._before: dict[int, torch.Tensor] = {}  # outputs of batches, by identity
 
     def groups(self, names: Collection[str]) -> list[list[str]]:
-        """Share tensors out over passes: each matrix alone, all vectors together, as they are many and cost little."""
+        """Share tensors out over passes: each matrix alone, vectors of one kind (bias, running_var) together."""
         alone = [[name] for name in self.matrices if name in names]
-        rest = [name for name in self.own if name in names and [name] not in alone]
-        return [*alone, rest] if rest else alone
+        kinds: dict[str, list[str]] = {}
+        for name in self.own:
+            if name in names and name not in self.matrices:
+                kinds.setdefault(name.rpartition(".")[2], []).append(name)
+        return [*alone, *kinds.values()]
 
     def nats(self, batches: Sequence[Any], archive: Archive, names: Collection[str]) -> torch.Tensor:
         """Divergence of each sample when some tensors are those of an archive, and all others the model's.
