@@ -1,0 +1,81 @@
+"""`python -m netweight.prune`: choose what to keep of a network, as a plan for `netweight compress --plan`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+from netweight.atomic import atomic_file
+from netweight.checkpoint import Checkpoint, open_checkpoint
+from netweight.errors import NetweightError, UsageError
+from netweight.importance.core import Importance
+from netweight.importance.stat import Stat
+from netweight.prune.plans import plan, prunable, write_masks
+from netweight.prune.select import METHODS, masks
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the plan, and the masks if asked for.
+
+    Args:
+        argv: arguments; those of the process if None.
+
+    Returns:
+        0, or the exit code of what is wrong.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except NetweightError as error:
+        sys.stderr.write(f"netweight.prune: {error.fact}\n  {error.remedy}\n")
+        return error.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    with open_checkpoint(options.input) as checkpoint:
+        known = _importance(options, checkpoint)
+        density = 1 - options.sparsity
+        if not 0 < density <= 1:
+            raise UsageError(f"The sparsity is {options.sparsity:g}.", "Take one from 0 to 1, less than 1.")
+        found = plan(checkpoint, density, options.method, known, fineness=options.fineness)
+        kept = masks(prunable(checkpoint), density, options.method, known) if options.masks else {}
+    if options.masks:
+        write_masks(options.masks, kept, force=options.force)
+    if options.output is None:
+        sys.stdout.write(found.to_json())
+    else:
+        with atomic_file(options.output, options.force) as file:
+            file.write(found.to_json().encode())
+
+
+def _importance(options: argparse.Namespace, checkpoint: Checkpoint) -> Mapping[str, Stat] | None:
+    """What was measured; only methods that use it take it, since encoding must know whether it was used."""
+    if options.importance is None:
+        return None
+    if options.method not in ("importance", "slope"):
+        raise UsageError(f"The method {options.method} takes no importance.", "Leave the file out.")
+    return Importance.open(options.importance).matched(checkpoint)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m netweight.prune",
+        description="Choose the weights of a network to keep, as a plan of the codec sparse.",
+        epilog="Carry it out with `netweight compress IN -o OUT.nwt --plan PLAN.json`, with the same --importance.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("input", metavar="IN", help="checkpoint, as for netweight compress")
+    parser.add_argument("--method", choices=METHODS, default="lamp", help="rule (default: lamp)")
+    parser.add_argument("--sparsity", metavar="0.9", type=float, required=True, help="share of the weights to prune")
+    parser.add_argument("--fineness", metavar="6", type=int, default=6, help="half bits for each magnitude, 0 .. 12")
+    parser.add_argument("--importance", metavar="FILE", help="for importance and slope: by `netweight.measure`")
+    parser.add_argument("-o", "--output", metavar="PLAN.json", help="the file to write; stdout without it")
+    parser.add_argument("--masks", metavar="FILE", help="write the masks too, as safetensors of booleans")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
