@@ -25,7 +25,7 @@ from netweight.entropy.trellis import TAPS
 from netweight.kernels import LANES, Float32, Int16, Int32, Model, Segment
 
 METRIC = 1024  # costs are integers in 2^-10 fine steps squared
-LESSON, LESSONS = 1 << 12, 8  # weights of a run on which tables are trained, and how many runs
+LESSON, LESSONS = 1 << 12, 4  # weights of a run on which tables are trained, and how many runs
 PRIOR_COUNT = 16.0
 BLOCK = 1 << 16
 MIRROR = (256 - np.arange(256)) % 256  # symbol of -v
@@ -105,7 +105,7 @@ def pieces(layout: Layout, levels: Levels, run: int) -> Iterator[tuple[slice, Se
 
 
 def sample(layout: Layout, levels: Levels) -> list[tuple[slice, Segment]]:
-    """Runs spread over a scan, about 32,768 weights, on which the tables of the search are trained.
+    """Runs spread over a scan, about 16,384 weights, on which the tables of the search are trained.
 
     Where neighbours matter all of it: the second pass guesses their indices from the first.
     """

@@ -18,6 +18,7 @@ SPREAD = 256  # rows, if there are as many
 POOLED = 1 << 17  # tensors of at most so many weights share a chunk with others
 ALIVE = 0.02  # share of weights that are not zero from which on a curve is smooth
 TABLE_NUMBER_BITS = 2.2
+CODED = 1.002  # what the coder makes of an entropy: tables in eighths of an octave, frequencies of 12 bits
 CHUNK_BITS = 8 * 110.0  # lane states, checksum and length
 ENTRY_BITS = 8 * 14.0  # a tensor's share of the header: name, shape, scale
 LARGEST = 15000.0  # magnitude in fine steps: below it all indices fit 16 bits
@@ -53,7 +54,8 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
         found = quantise(x, part, of_part.levels(step), step, grid, 17)
         entropy, numbers = code_bits(found.counts, model)
         error = x - found.fine * refit(x, found.fine)
-        bits = entropy * grown + overhead_bits(layout, whole, numbers, entropy * grown)
+        payload_bits = CODED * entropy * grown
+        bits = payload_bits + overhead_bits(layout, whole, numbers, payload_bits)
         alive = bool(np.count_nonzero(found.fine) > ALIVE * x.size)
         points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=alive))
     return points

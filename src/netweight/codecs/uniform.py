@@ -133,7 +133,7 @@ def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
         return []
     layout = Layout.of(w.shape)
     whole = scales(w, layout)
-    every = max(1, w.size // SAMPLE)
+    every = max(1, 2 * w.size // SAMPLE)
     sample = layout.scan(w)[::every]
     deviations = _deviations(layout, whole, every)
     largest = largest_of(w)
