@@ -35,6 +35,11 @@ examples:
   netweight compress model.safetensors -o model.nwt --loss 0.01 --importance model.imp      nats on your data
   netweight compress model.safetensors -o model.nwt --codec exact     lossless
   netweight compress folder/ -o small/ --bits 3                       weights to small/model.nwt, other files copied""",
+    "measure": """\
+examples:
+  netweight measure folder/ -o model.imp --data sentences.txt
+  netweight measure folder/ -o model.imp --data photographs/ --samples 512
+  netweight compress folder/ -o small/ --loss 0.01 --importance model.imp""",
     "plan": """\
 examples:
   netweight plan model.safetensors --bits 3 > plan.json
@@ -88,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
     _add_compress(_verb(verbs, "compress", "compress a checkpoint to a size, a rate or a loss"))
+    _add_measure(_verb(verbs, "measure", "measure on data which weights matter, for compress --importance"))
     _add_restore(_verb(verbs, "restore", "write the network back as safetensors"))
     _add_inspect(_verb(verbs, "inspect", "account for every byte of a file"))
     _add_verify(_verb(verbs, "verify", "check every checksum, decode everything, compare with the original"))
@@ -120,6 +126,25 @@ def _add_compress(verb: argparse.ArgumentParser) -> None:
     target.add_argument("--plan", metavar="FILE", help="a plan from `netweight plan`, edited or not")
     _add_effort(verb)
     verb.add_argument("--dry-run", action="store_true", help="print the plan and the predicted size, write nothing")
+    _add_force(verb)
+
+
+def _add_measure(verb: argparse.ArgumentParser) -> None:
+    _add_input(verb, "FOLDER", "Hugging Face folder: config, weights, tokenizer or image processor")
+    _add_output(verb, "FILE", "the importance file to write", required=True)
+    verb.add_argument(
+        "--data", metavar="DATA", type=_path, required=True, help="text file, one sample a line, or folder of images"
+    )
+    verb.add_argument("--samples", metavar="N", type=_count, default=256, help="samples at most, evenly spaced (256)")
+    verb.add_argument("--batch", metavar="N", type=_count, default=8, help="samples at a time (8)")
+    verb.add_argument("--length", metavar="N", type=_count, default=128, help="tokens of a sample at most (128)")
+    verb.add_argument("--loss", choices=("kl", "squared"), help="default: kl with a head, squared without")
+    verb.add_argument(
+        "--structure", choices=("kronecker", "diagonal"), default="kronecker", help="second moments, or single weights"
+    )
+    verb.add_argument("--temperature", metavar="T", type=_positive, default=1.0, help="of the softmax (1)")
+    verb.add_argument("--draws", metavar="N", type=_count, default=2, help="random vectors for each sample (2)")
+    verb.add_argument("--seed", metavar="N", type=_count, default=1, help="of the draws, from 1 (1)")
     _add_force(verb)
 
 

@@ -28,6 +28,7 @@ EXIT_INTERRUPTED: Final = 130
 _HOME: Final = {
     "compress": "compress",
     "plan": "compress",
+    "measure": "measure",
     "restore": "restore",
     "inspect": "inspect",
     "verify": "verify",
