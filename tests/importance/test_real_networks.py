@@ -33,20 +33,21 @@ def independent(stat, shape, random):
     return e * np.sqrt(NATS / stat.loss(np.zeros(shape, np.float32), e))
 
 
-def ratios(model, importance, batches, names, error):
-    """Predicted over measured nats, each tensor alone."""
+def ratios(model, importance, batches, names, error, draws=1):
+    """Predicted over measured nats, each tensor alone, the mean over several errors."""
     random, base, found = np.random.default_rng(0), outputs(model, batches), {}
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     for name in names:
-        tensor = tensors[name]
+        tensor, nats = tensors[name], 0.0
         kept = tensor.detach().clone()
-        e = error(importance[name], tuple(tensor.shape), random)
-        with torch.no_grad():
-            tensor.add_(torch.tensor(e, dtype=tensor.dtype))
-            other = outputs(model, batches)
-            tensor.copy_(kept)
-        nats = torch.cat([softmax_nats(a, b) for a, b in zip(base, other, strict=True)]).mean()
-        found[name] = NATS / float(nats)
+        for _ in range(draws):
+            e = error(importance[name], tuple(tensor.shape), random)
+            with torch.no_grad():
+                tensor.add_(torch.tensor(e, dtype=tensor.dtype))
+                other = outputs(model, batches)
+                tensor.copy_(kept)
+            nats += float(torch.cat([softmax_nats(a, b) for a, b in zip(base, other, strict=True)]).mean()) / draws
+        found[name] = NATS / nats
     return found
 
 
@@ -55,7 +56,7 @@ def measured(request):
     found = task(request.param)
     if found is None:
         pytest.skip(f"the real network {request.param} is missing")
-    count = {"lenet5": 256, "resnet20": 128}[request.param]
+    count = {"lenet5": 256, "resnet20": 96}[request.param]
     inputs = torch.cat(list(found.calibration))[:count].split(64)
     model = found.build()
     return model, measure(model, inputs), inputs
@@ -71,11 +72,11 @@ def test_errors_of_a_quantiser(measured):
 
 
 def test_vectors(measured):
+    """Biases, norms and their statistics: the diagonal is exact, and random errors do not see what is beside it."""
     model, importance, inputs = measured
-    names = [n for n in importance if importance[n].inputs is None and not n.endswith("var")][::7]
-    found = ratios(model, importance, inputs, names, independent)
-    assert 0.5 < np.exp(np.mean(np.log(list(found.values())))) < 2, found
-    assert all(0.3 < ratio < 3.5 for ratio in found.values()), found
+    names = [name for name in importance if importance[name].inputs is None][:: 27 if len(importance) > 9 else 1]
+    found = ratios(model, importance, inputs, names, independent, draws=5)
+    assert all(0.4 < ratio < 2.5 for ratio in found.values()), found
 
 
 def test_the_diagonal_is_right_for_independent_errors_and_wrong_for_shaped_ones():
@@ -83,7 +84,7 @@ def test_the_diagonal_is_right_for_independent_errors_and_wrong_for_shaped_ones(
     found = task("resnet20")
     if found is None:
         pytest.skip("the real network resnet20 is missing")
-    model, inputs, name = found.build(), torch.cat(list(found.calibration))[:96].split(48), "layer2.1.conv1.weight"
+    model, inputs, name = found.build(), torch.cat(list(found.calibration))[:64].split(32), "layer2.1.conv1.weight"
     diagonal = measure(model, inputs, structure="diagonal", names={name})
     (ratio,) = ratios(model, diagonal, inputs, [name], independent).values()
     assert 0.5 < ratio < 2.5
