@@ -87,16 +87,34 @@ def test_predictions(lenet):
 
 
 def test_exact_values(lenet):
-    """A pruned network by `exact` takes at most 4 % more than positions and 32 bits for each value."""
-    _, weights = lenet
-    kept = prune.masks(weights, 0.1, "lamp")
-    tensors = {name: weights[name] * mask for name, mask in kept.items()}
-    save_file(tensors, "pruned.safetensors")
-    archive = nw.compress("pruned.safetensors", slope=0.0, codecs=["exact"])
-    assert all(np.array_equal(archive[name], w) for name, w in tensors.items())
-    count = sum(int(mask.sum()) for mask in kept.values())
-    raw_bits = 32.0 * count + sum(float(positions_bits(m.size, np.array([m.sum()]))[0]) for m in kept.values())
-    assert 8 * archive.nbytes < 1.04 * raw_bits + 8 * archive.header_bytes
+    """A pruned checkpoint by `exact`: within 2 % of positions, signs, mantissas and the entropy of exponents."""
+    source, weights = lenet
+    assert prune_main([str(source), "--sparsity", "0.9", "-o", "plan.json", "--pruned", "pruned.safetensors"]) == 0
+    kept, pruned = prune.masks(weights, 0.1, "lamp"), load_file("pruned.safetensors")
+    assert main(["compress", "pruned.safetensors", "-o", "out.nwt", "--codec", "exact", "-q"]) == 0
+    bound_bits = 0.0
+    with nw.Archive.open("out.nwt") as archive:
+        for name, w in load_file(source).items():
+            exact = np.where(kept[name], w, np.float32(0)) if name in kept else w
+            assert archive[name].tobytes() == pruned[name].tobytes() == exact.tobytes()
+        for name, mask in kept.items():
+            counts = np.unique(weights[name][mask].view(np.uint32) >> 23 & 255, return_counts=True)[1]
+            bound_bits += float(positions_bits(mask.size, np.array([mask.sum()]))[0]) + 24 * mask.sum()
+            bound_bits += float(np.sum(counts * np.log2(counts.sum() / counts)))
+        taken = sum(row.nbytes for row in archive.rows() if row.name in kept)
+    assert 8 * taken <= 1.02 * bound_bits
+
+
+def test_ties_and_other_types_stay(tmp_path):
+    w = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float16)
+    tensors = {"a": w, "n": np.arange(3), "b": w}
+    mask = np.abs(w) > 1
+    prune.write_pruned(tmp_path / "p.safetensors", tensors, {"a": mask})
+    found = load_file(tmp_path / "p.safetensors")
+    assert found["a"].tobytes() == found["b"].tobytes() == np.where(mask, w, np.float16(0)).tobytes()
+    assert found["n"].tolist() == [0, 1, 2]
+    with pytest.raises(UsageError, match="fits no tensor"):
+        prune.write_pruned(tmp_path / "q.safetensors", tensors, {"a": mask.T})
 
 
 def test_as_a_program(lenet):

@@ -5,8 +5,18 @@ kept = prune.pattern_masks(weights, prune.Pattern.parse("2:4"))
 """
 
 from netweight.prune.patterns import Pattern, pattern_masks
-from netweight.prune.plans import plan, write_masks
+from netweight.prune.plans import plan, write_masks, write_pruned
 from netweight.prune.rates import mask_bits, mask_bytes
 from netweight.prune.select import METHODS, masks
 
-__all__ = ["METHODS", "Pattern", "mask_bits", "mask_bytes", "masks", "pattern_masks", "plan", "write_masks"]
+__all__ = [
+    "METHODS",
+    "Pattern",
+    "mask_bits",
+    "mask_bytes",
+    "masks",
+    "pattern_masks",
+    "plan",
+    "write_masks",
+    "write_pruned",
+]

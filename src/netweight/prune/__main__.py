@@ -11,7 +11,7 @@ from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.errors import NetweightError, UsageError
 from netweight.importance.core import Importance
 from netweight.importance.stat import Stat
-from netweight.prune.plans import plan, prunable, write_masks
+from netweight.prune.plans import plan, prunable, write_masks, write_pruned
 from netweight.prune.select import METHODS, masks
 
 
@@ -40,9 +40,12 @@ def _run(options: argparse.Namespace) -> None:
         if not 0 < density <= 1:
             raise UsageError(f"The sparsity is {options.sparsity:g}.", "Take one from 0 to 1, less than 1.")
         found = plan(checkpoint, density, options.method, known, fineness=options.fineness)
-        kept = masks(prunable(checkpoint), density, options.method, known) if options.masks else {}
-    if options.masks:
-        write_masks(options.masks, kept, force=options.force)
+        if options.masks or options.pruned:
+            kept = masks(prunable(checkpoint), density, options.method, known)
+        if options.masks:
+            write_masks(options.masks, kept, force=options.force)
+        if options.pruned:
+            write_pruned(options.pruned, checkpoint, kept, force=options.force)
     if options.output is None:
         sys.stdout.write(found.to_json())
     else:
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--importance", metavar="FILE", help="for importance and slope: by `netweight.measure`")
     parser.add_argument("-o", "--output", metavar="PLAN.json", help="the file to write; stdout without it")
     parser.add_argument("--masks", metavar="FILE", help="write the masks too, as safetensors of booleans")
+    parser.add_argument("--pruned", metavar="FILE", help="write the pruned network too, for exact values")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     return parser
 

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netweight.allocate import Plan
 from netweight.checkpoint import Checkpoint, TensorInfo, open_checkpoint, write_safetensors
@@ -106,3 +108,38 @@ def write_masks(path: str | os.PathLike[str], kept: Mapping[str, Bools], *, forc
     """
     entries = [(TensorInfo(name, "BOOL", mask.shape), lambda mask=mask: mask) for name, mask in kept.items()]
     write_safetensors(path, entries, {"format": "netweight masks"}, force=force)
+
+
+def write_pruned(
+    path: str | os.PathLike[str], source: object, kept: Mapping[str, Bools], *, force: bool = False
+) -> None:
+    """Write a checkpoint with zeros where masks say so and all else bit for bit: values for `exact` to store.
+
+    Zeros are written as such: a product with a mask leaves a negative zero for each negative weight, and a lossless
+    file pays a bit for each zero's sign.
+
+    Args:
+        path: a safetensors file.
+        source: a path, a dictionary of tensors, a module, or an open checkpoint.
+        kept: by tensor; a tensor without a mask stays as it is.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: the file exists, or a mask has another shape than its tensor.
+        OutputError: it cannot be written.
+    """
+    checkpoint = open_checkpoint(source)
+    for name, mask in kept.items():
+        if name not in checkpoint.infos or checkpoint.infos[name].shape != mask.shape:
+            raise UsageError(f"The mask of {name!r} fits no tensor.", "Make the masks for this checkpoint.")
+
+    def read(owner: str) -> NDArray[Any]:
+        raw = checkpoint.read(owner)
+        return np.where(kept[owner], raw, np.zeros((), raw.dtype)) if owner in kept else raw
+
+    entries = []
+    for name in checkpoint.names:
+        owner = checkpoint.ties.get(name, name)
+        info = checkpoint.infos[owner]
+        entries.append((TensorInfo(name, info.dtype, info.shape), lambda owner=owner: read(owner)))
+    write_safetensors(path, entries, checkpoint.metadata, force=force)
