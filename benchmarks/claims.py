@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .nats import PROMISES
+
 __all__ = ["Verdict", "judge"]
 
 Record = Mapping[str, Any]
@@ -241,4 +243,5 @@ _PROMISES: Final[tuple[tuple[str, str, Callable[[Records], _Finding]], ...]] = (
     ("encode", "all-MiniLM-L6-v2 end to end, two threads: at least 2x faster than NNCodec's trellis", _encode_time),
     ("encode", "... in under 3x the input's bytes of peak memory", _encode_memory),
     ("start", "netweight --help: under 0.3 s", _help),
+    *PROMISES,
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from . import store
+from . import nats, store
 from .claims import judge
 from .networks import NETWORKS
 
@@ -206,6 +206,7 @@ _WRITERS: Final[Mapping[str, Callable[[_Section], str]]] = {
     "speed": _speed,
     "encode": _encode,
     "start": _start,
+    "calibrated": lambda section: nats.write(section, _table, _stamp),
 }
 _INTRODUCTION: Final = """\
 # Results

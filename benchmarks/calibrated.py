@@ -1,0 +1,175 @@
+"""Calibrated compression end to end: whole files at equal divergence on held-out inputs, against NNCodec and GPTQ.
+
+Every coder is run at a few rates; each file is judged by the outputs of the restored network on inputs that nothing was
+chosen on. Bits at a divergence are read off a line between the two nearest points, log nats against bits.
+
+    python -m benchmarks.calibrated [--networks FOLDER] [--only resnet20 --only lenet5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+import netweight as nw
+from netweight.checkpoint import Checkpoint, open_checkpoint
+from netweight.importance.core import Importance
+from netweight.secant import secant
+
+from . import nncodec, store
+from .gptq import Gptq
+from .networks import float_weights
+from .process import quiet_environment, run
+from .tasks import TASKS, task
+from .tasks.core import Task, outputs
+
+__all__ = ["measure"]
+
+BITS: Final[Mapping[str, Sequence[float]]] = {
+    "lenet5": (0.5, 0.7, 1.0, 1.4),
+    "resnet20": (2.0, 2.5, 3.0, 3.6, 4.2),
+    "resnet32": (2.0, 2.5, 3.0, 3.6, 4.2),
+    "mobilenet_v2": (3.0, 3.6, 4.2),
+    "minilm": (1.6, 2.0, 2.6, 3.2),
+    "stories260k": (2.2, 2.8, 3.4, 4.0),
+}
+QPS: Final[Mapping[str, Sequence[int]]] = {
+    "lenet5": (-20, -16, -12, -8),
+    "resnet20": (-28, -26, -24, -22, -20),
+    "resnet32": (-28, -26, -24, -22, -20),
+    "mobilenet_v2": (-32, -28, -26),
+    "minilm": (-28, -26, -24, -22, -20),
+    "stories260k": (-30, -27, -24, -21),
+}
+
+
+def measure(options: argparse.Namespace) -> store.Records:
+    """Records of each network, measured in a process of its own, so that peak memory is that network's."""
+    records = []
+    for key in options.only or TASKS:
+        command = [sys.executable, "-m", "benchmarks.calibrated", "--child", key]
+        if options.networks is not None:
+            command += ["--networks", options.networks]
+        records += json.loads(run(command, quiet_environment(), sample=False).stdout.splitlines()[-1])
+    return records
+
+
+def _network(found: Task) -> Iterator[dict[str, Any]]:
+    """Points of the three coders."""
+    judge, weights = _Judge(found), float_weights(found.file)
+    about = {"network": found.key, "weights": weights, "figure": found.figure}
+    with open_checkpoint(found.file) as checkpoint:
+        began_s = time.process_time()
+        importance = nw.measure(found.build(), found.calibration, loss=_loss(found)).matched(checkpoint)
+        measured_s = time.process_time() - began_s
+        for point in _netweight(found, checkpoint, importance, judge):
+            yield _said({**about, "measure_cpu_s": measured_s, **point})
+        for point in _nncodec(found, judge):
+            yield _said({**about, **point})
+        rival = Gptq(checkpoint, importance)
+        for bits in BITS[found.key]:
+            done = rival.code(rival.level_of(bits * weights))
+            yield _said({**about, "coder": "GPTQ", "bytes": done.bits / 8, **judge(done.tensors)})
+
+
+def _said(point: dict[str, Any]) -> dict[str, Any]:
+    bits = 8 * point["bytes"] / point["weights"]
+    line = f"{point['network']} {point['coder']} {bits:.3f} bits, {point['nats']:.4f} nats"
+    print(line, f"{point['figure']} {point['score']:.4f}", file=sys.stderr, flush=True)
+    return point
+
+
+def _loss(found: Task) -> str:
+    return "squared" if found.key == "minilm" else "kl"
+
+
+def _netweight(found: Task, checkpoint: Checkpoint, importance: Importance, judge: _Judge) -> Iterator[dict[str, Any]]:
+    model, loss = found.build(), _loss(found)
+    began_s = time.process_time()
+    curves = nw.sweep(checkpoint, importance)
+    swept_s = time.process_time() - began_s
+    for bits in BITS[found.key]:
+        began_s = time.process_time()
+        done = secant(model, found.calibration, importance, checkpoint, divergence=loss, curves=curves, bits=bits)
+        seconds = {"sweep_cpu_s": swept_s, "secant_cpu_s": time.process_time() - began_s}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        point = {"coder": "netweight", "bytes": done.archive.nbytes, "predicted": done.plan.loss, "peak_bytes": peak}
+        yield {**point, **seconds, **judge({name: done.archive[name] for name in done.archive})}
+
+
+def _nncodec(found: Task, judge: _Judge) -> Iterator[dict[str, Any]]:
+    for qp in QPS[found.key]:
+        with tempfile.TemporaryDirectory() as scratch:
+            restored = Path(scratch) / "restored.safetensors"
+            report = nncodec.code(found.file, qp, restored=restored)
+            with open_checkpoint(restored) as back:
+                tensors = {name: np.array(back.read(name)) for name in back.infos}
+        seconds = {"encode_cpu_s": report["encode"]["cpu_s"], "peak_bytes": report["peak_bytes"]}
+        yield {"coder": "NNCodec", "qp": qp, "bytes": report["bytes"], **seconds, **judge(tensors)}
+
+
+class _Judge:
+    """Compares a network with some tensors changed with the original, on held-out inputs."""
+
+    def __init__(self, found: Task) -> None:
+        self.task = found
+        self.model = found.build()
+        self.original = outputs(self.model, found.heldout)
+        self.scores = found.score(self.original)
+        self.state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def __call__(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {name: torch.from_numpy(np.array(w)).reshape(self.state[name].shape) for name, w in tensors.items()}
+        self.model.load_state_dict({**self.state, **changed})
+        found = outputs(self.model, self.task.heldout)
+        nats = torch.cat([self.task.nats(a, b) for a, b in zip(self.original, found, strict=True)])
+        scores = self.task.score(found)
+        apart = scores - self.scores
+        return {
+            "nats": float(nats.mean()),
+            "nats_se": float(nats.std()) / math.sqrt(len(nats)),
+            "samples": len(nats),
+            "score": self.task.summary(scores),
+            "original": self.task.summary(self.scores),
+            "difference": float(apart.mean()),
+            "difference_se": float(apart.std()) / math.sqrt(len(apart)),
+        }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=Path, metavar="FOLDER", help="where checkpoints are looked for first")
+    parser.add_argument(
+        "--only", action="append", choices=TASKS, help="this network; may be given again (default: all)"
+    )
+    parser.add_argument("--results", type=Path, default=store.RESULTS, metavar="FILE", help="results file to update")
+    parser.add_argument("--child", choices=TASKS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _child(options: argparse.Namespace) -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    found = task(options.child, options.networks)
+    print(json.dumps([] if found is None else list(_network(found))))
+
+
+if __name__ == "__main__":
+    from .page import finish
+
+    arguments = _arguments()
+    if arguments.child:
+        _child(arguments)
+    else:
+        finish("calibrated", measure, arguments)
