@@ -13,7 +13,7 @@ from experiments.networks import judge_weights
 from experiments.paper1 import FULL, REDUCED, Curves, claims, columns, draw, networks, objectives
 from netweight.codecs.base import Point
 
-CODEWORDS = (2, 3, 4, 6, 8, 16)
+CODEWORDS = (2, 3, 4, 8, 16)
 
 
 def run(seed: int, data: Path, full: bool) -> Result | None:

@@ -160,7 +160,7 @@ def claims(curves: Sequence[Curves]) -> tuple[bool, str]:
         ok = ok and lower == points and 2 * sure > points
         ok = ok and each.against("gradient+hessian", "gradient")[3] == 0
         texts.append(
-            f"{each.network}: {each.sentence('fisher')}, {each.sentence('gradient')}, "
+            f"{each.network}: {each.sentence('fisher')}, {each.sentence('gradient')}, {each.sentence('hessian')}, "
             f"{each.sentence('gradient+hessian')}, {each.sentence('gradient+hessian', 'gradient')}"
         )
     return ok, "; ".join(texts)

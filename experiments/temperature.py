@@ -29,7 +29,7 @@ def run(seed: int, data: Path, full: bool) -> Result | None:
         stats = measured(perceptron, "gradient", samples, temperature=temperature)
         rows += points(perceptron, "temperature", temperature, stats, (0.05, 0.075, 0.1), tests)
     network, kept = (residual, (0.4, 0.5, 0.6)) if full else (perceptron, (0.1, 0.15, 0.2))
-    found = measured(network, "hessian", samples)
+    found = measured(network, "hessian", 100)
     hessian = {name: found.raw(name) for name in found}  # without the floor that `Importance` chooses itself
     for lift in LIFTS if full else LIFTS[::2]:
         rows += points(network, "mu", lift, lifted(hessian, lift), kept, tests)

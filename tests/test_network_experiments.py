@@ -130,6 +130,18 @@ def test_the_gradient_objective_is_the_mean_square_of_each_samples_gradient(data
         assert np.allclose(measured, square, rtol=1e-3, atol=1e-6 * square.max())
 
 
+def test_in_a_network_of_relus_the_hessians_diagonal_is_the_fisher_information(data):
+    """Outputs are piecewise linear in each single weight, so only the softmax bends: labels do not matter."""
+    networks, paper1 = module("networks"), module("paper1")
+    network = networks.load("lenet300", data)
+    hessian = paper1.measured(network, "hessian", 30, temperature=4.0)
+    fisher = paper1.measured(network, "fisher", 30, temperature=4.0)
+    for name in network.matrices:
+        one, other = (found.raw(name).weight * found.raw(name).diagonal for found in (hessian, fisher))
+        ratio = one.sum() / other.sum()
+        assert np.allclose(one, ratio * other, rtol=1e-3, atol=1e-6 * one.max())
+
+
 def test_the_comparison_counts_what_is_sure():
     networks, paper1 = module("networks"), module("paper1")
 
