@@ -65,7 +65,7 @@ static int has_avx512(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 5; }
+API int64_t nw_abi(void) { return 6; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -643,6 +643,167 @@ API int64_t nw_trellis(const float *u, const uint16_t *index, const int32_t *rat
     return 0;
 }
 
+/* ---- successive quantisation with feedback --------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t rows, columns; /* of the matrix: columns are those of all kernel positions, in scan order */
+    int64_t groups;        /* consecutive rows / groups rows share a feedback matrix */
+    int64_t span;          /* symbols of a lane in a plane; 0: no trellis */
+    int64_t per_plane;     /* columns of a plane */
+    int64_t run;           /* symbols of a lane in a piece */
+    int64_t bits, tap0, tap1;
+} successive;
+
+enum { LONGEST_PATH = 4096 };
+static const float FARTHEST = 30000.0f; /* fine steps of a target: integers have 16 bits */
+
+static inline float magnitude(float x) { return x < 0 ? (-x < FARTHEST ? -x : FARTHEST) : (x < FARTHEST ? x : FARTHEST); }
+
+static inline int32_t bounded(float cost) { return (int32_t)(cost < -1e5f ? -1e5f : cost > 1e5f ? 1e5f : cost); }
+
+/* 2^10 ((a - r)^2 - rho (r^2 - a^2)) + rate of k, where r is k's fine index behind codebook c and a >= 0; `sign` turns k for its rate. */
+static inline int32_t tilted(float a, float rho, int32_t k, int32_t c, int32_t sign, const int32_t *rate, int two) {
+    float r = (float)(two ? 2 * k - (k > 0 ? c : k < 0 ? -c : 0) : k), d = a - r, e = d * d, f = d * (a + r), g = rho * f;
+    return bounded((e + g) * 1024.0f) + rate[rate_at(sign * k)];
+}
+
+/* Scalar: the cheapest of the nearest, its two neighbours and zero; ties go to the first of nearest, below, above, zero. */
+static inline int32_t nearest(float x, float rho, int32_t flip, const int32_t *rate) {
+    float a = magnitude(x);
+    int32_t sign = (x < 0) != (flip != 0) ? -1 : 1, k0 = (int32_t)(a + 0.5f), best = k0, cost = tilted(a, rho, k0, 0, sign, rate, 0);
+    const int32_t others[3] = {k0 - 1, k0 + 1, 0};
+    for (int j = 0; j < 3; j++) {
+        int32_t other = tilted(a, rho, others[j], 0, sign, rate, 0);
+        if (other < cost) cost = other, best = others[j];
+    }
+    return x < 0 ? -best : best;
+}
+
+/* Cost and integer of each branch 2 codebook + parity: the cheaper of two candidates of that parity among k0 - 1 .. k0 + 2,
+ * k0 = floor((a + c) / 2); of two as cheap, the smaller. */
+static inline void branches(float x, float rho, int32_t flip, const int32_t *rate, int32_t *cost, int16_t *value) {
+    float a = magnitude(x);
+    int32_t turn = x < 0 ? -1 : 1, sign = flip ? -turn : turn;
+    for (int32_t c = 0; c < 2; c++) {
+        const int32_t k0 = (int32_t)((a + (float)c) * 0.5f), *t = rate + 256 * c;
+        for (int32_t j = 0; j < 2; j++) {
+            int32_t low = k0 - 1 + j, p = low & 1;
+            int32_t first = tilted(a, rho, low, c, sign, t, 1), second = tilted(a, rho, low + 2, c, sign, t, 1);
+            cost[2 * c + p] = second < first ? second : first;
+            value[2 * c + p] = (int16_t)(turn * (second < first ? low + 2 : low));
+        }
+    }
+}
+
+/* The path of least cost from a state through m symbols; gives their integers and fine indices, returns the state it ends in. Of two
+ * ways into a state as cheap, the one of even parity; of end states as cheap, the smallest. `choice`: m << bits bytes of work space. */
+static int path(const int32_t (*cost)[4], const int16_t (*value)[4], int64_t m, int state, const successive *q, uint8_t *choice, int16_t *k, float *r) {
+    const int states = 1 << q->bits, half = states / 2;
+    int32_t a[256], b[256], *old = a, *new = b;
+    for (int s = 0; s < states; s++) old[s] = s == state ? 0 : FAR;
+    for (int64_t t = 0; t < m; t++) {
+        const int32_t *c = cost[t];
+        uint8_t *into = choice + t * states;
+        for (int j = 0; j < half; j++) { /* from codebook 0 into the lower half, from codebook 1 into the upper half */
+            const int other = j ^ (int)q->tap1, top = j ^ (int)q->tap0;
+            int32_t x = old[2 * j] + c[0], y = old[2 * other] + c[1], u = old[2 * j + 1] + c[2], v = old[2 * other + 1] + c[3];
+            new[j] = y < x ? y : x, into[j] = y < x;
+            new[top] = v < u ? v : u, into[top] = v < u;
+        }
+        int32_t *swap = old;
+        old = new, new = swap;
+    }
+    int best = 0;
+    for (int s = 1; s < states; s++) if (old[s] < old[best]) best = s;
+    for (int64_t t = m - 1, s = best; t >= 0; t--) {
+        const int parity = choice[t * states + s], book = s >= half, j = (int)s ^ (book ? (int)q->tap0 : 0) ^ (parity ? (int)q->tap1 : 0);
+        const int32_t v = value[t][2 * book + parity];
+        k[t] = (int16_t)v;
+        r[t] = (float)(2 * v - book * ((v > 0) - (v < 0)));
+        s = 2 * j + book;
+    }
+    return best;
+}
+
+/* x[o] -= sum_j m[j stride] r[j][o], j = 0 .. count in this order, each product and each difference rounded. */
+static inline __attribute__((always_inline)) void feed(float *x, const float *m, int64_t stride, const float *r, int64_t height, int64_t count, int64_t rows) {
+    int64_t o = 0;
+    for (; o + 32 <= rows; o += 32) {
+        float sum[32];
+        for (int l = 0; l < 32; l++) sum[l] = x[o + l];
+        for (int64_t j = 0; j < count; j++) {
+            const float f = m[j * stride], *y = r + j * height + o;
+            for (int l = 0; l < 32; l++) sum[l] -= f * y[l];
+        }
+        for (int l = 0; l < 32; l++) x[o + l] = sum[l];
+    }
+    for (; o < rows; o++) {
+        float sum = x[o];
+        for (int64_t j = 0; j < count; j++) sum -= m[j * stride] * r[j * height + o];
+        x[o] = sum;
+    }
+}
+
+#ifdef X86
+AVX2 static void feed_avx2(float *x, const float *m, int64_t stride, const float *r, int64_t height, int64_t count, int64_t rows) {
+    feed(x, m, stride, r, height, count, rows);
+}
+#endif
+
+static void feed_back(float *x, const float *m, const successive *q, int64_t to, int64_t from, int64_t count, const float *r) {
+    const int64_t height = q->rows / q->groups, n = q->columns;
+    for (int64_t g = 0; g < q->groups; g++) {
+        const float *row = m + (g * n + from) * n + to;
+        float *y = x + to * q->rows + g * height;
+#ifdef X86
+        if (has_avx2()) feed_avx2(y, row, n, r + g * height, q->rows, count, height);
+        else
+#endif
+        feed(y, row, n, r + g * height, q->rows, count, height);
+    }
+}
+
+/* Columns from .. to of one plane: choose integers column by column, and take what they leave off the columns that follow. x[columns][rows] are
+ * targets in fine steps of their own column, start[columns][rows] the same without feedback, m[groups][columns][columns] what an error of one
+ * fine step of a column takes off each later one, rho[groups][columns] the share of the rate that the ridge has paid, index and flip[to - from][rows]
+ * the contexts, rate[T][Z][256], state[32] that of each lane's trellis; k and r[to - from][rows] are the result. Returns 0, or -1 when memory
+ * is short. */
+API int64_t nw_feedback(float *x, const float *start, const float *m, const float *rho, const successive *q, int64_t from, int64_t to, const uint16_t *index,
+                        const uint8_t *flip, const int32_t *rate, uint8_t *state, int16_t *k, float *r) {
+    const int64_t rows = q->rows, height = rows / q->groups, plane = from / q->per_plane, first = plane * q->span;
+    int32_t (*cost)[4] = malloc((size_t)rows * sizeof *cost);
+    int16_t (*value)[4] = malloc((size_t)rows * sizeof *value);
+    uint8_t *choice = malloc((size_t)(rows < LONGEST_PATH ? rows : LONGEST_PATH) << q->bits);
+    float *error = malloc((size_t)(to - from) * (size_t)rows * sizeof *error);
+    if (!cost || !value || !choice || !error) { free(cost); free(value); free(choice); free(error); return -1; }
+    for (int64_t j = from; j < to; j++) {
+        float *y = x + j * rows, *out = r + (j - from) * rows, *off = error + (j - from) * rows;
+        const uint16_t *table = index + (j - from) * rows;
+        const uint8_t *turn = flip + (j - from) * rows;
+        int16_t *integer = k + (j - from) * rows;
+        for (int64_t o = 0; o < rows; o++) {
+            const float share = rho[o / height * q->columns + j];
+            if (q->span) branches(y[o], share, turn[o], rate + (size_t)table[o] * 512, cost[o], value[o]);
+            else integer[o] = (int16_t)nearest(y[o], share, turn[o], rate + (size_t)table[o] * 256), out[o] = (float)integer[o];
+        }
+        for (int64_t o = 0; q->span && o < rows;) {
+            const int64_t at = (j - plane * q->per_plane) * rows + o, lane = at / q->span, t = first + at % q->span;
+            int64_t size = rows - o;
+            if (q->span - at % q->span < size) size = q->span - at % q->span;
+            if (LONGEST_PATH < size) size = LONGEST_PATH;
+            if (q->run - t % q->run < size) size = q->run - t % q->run;
+            const int before = t % q->run ? state[lane] : 0;
+            state[lane] = (uint8_t)path((const int32_t (*)[4])(cost + o), (const int16_t (*)[4])(value + o), size, before, q, choice, integer + o, out + o);
+            o += size;
+        }
+        for (int64_t o = 0; o < rows; o++) off[o] = out[o] - start[j * rows + o];
+        for (int64_t later = j + 1; later < to; later++) feed_back(x, m, q, later, j, 1, off);
+    }
+    for (int64_t later = to; later < q->columns; later++) feed_back(x, m, q, later, from, to - from, error);
+    free(cost); free(value); free(choice); free(error);
+    return 0;
+}
+
 /* ---- small change --------------------------------------------------------------------------------------------------- */
 
 /* out[i] = r[i] scale, rounded once. */
@@ -706,6 +867,26 @@ API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int
         i += run;
         c = 0;
         o = o + 1 == rows ? 0 : o + 1;
+    }
+}
+
+/* Class of symbols start .. start + n of the scan "kio": clamp(row[o] + column[place], 0, top). A plane of rows x columns symbols is dealt
+ * to lanes: symbol t lanes + l is number l T + t of the plane counted down its columns, T = rows columns / lanes. */
+API void nw_dealt_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t lanes, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+    const int64_t plane = rows * columns, T = plane / lanes;
+    for (int64_t i = 0; i < n;) {
+        const int64_t p = (start + i) / plane, r = (start + i) % plane, m = plane - r < n - i ? plane - r : n - i;
+        for (int64_t l = 0; l < lanes; l++) {
+            int64_t j = (l - r % lanes + lanes) % lanes;
+            if (j >= m) continue;
+            int64_t q = l * T + (r + j) / lanes, o = q % rows, c = p * columns + q / rows;
+            for (; j < m; j += lanes) {
+                int v = row[o] + column[c];
+                out[i + j] = (uint8_t)(v < 0 ? 0 : v > top ? top : v);
+                if (++o == rows) o = 0, c++;
+            }
+        }
+        i += m;
     }
 }
 

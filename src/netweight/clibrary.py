@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-ABI = 5
+ABI = 6
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
 Argument = Any
@@ -43,6 +43,15 @@ class CModel(ctypes.Structure):
         ("tap0", ctypes.c_int64),
         ("tap1", ctypes.c_int64),
         ("thresholds", ctypes.c_void_p),
+    )
+
+
+class CSuccessive(ctypes.Structure):
+    """`successive` of csrc/kernels.c."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("rows", "columns", "groups", "span", "per_plane", "run", "bits", "tap0", "tap1")
     )
 
 

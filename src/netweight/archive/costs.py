@@ -84,7 +84,7 @@ def _levels_bits(opened: Opened) -> Bits:
     """Bits of the levels in a section's head, by member."""
     if opened.head is None:
         return np.zeros(len(opened.members))
-    given = [[x for x in (levels.row, levels.column) if x is not None] for levels in opened.head.levels]
+    given = [levels.given() for levels in opened.head.levels]
     counts = np.array([float(sum(x.size for x in pair)) for pair in given])
     every = [x.astype(np.int64) for pair in given for x in pair]
     nbytes = len(encode_small(np.concatenate(every))) if every else 0

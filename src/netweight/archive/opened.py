@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from netweight.checkpoint import TensorInfo
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, by_id
 from netweight.dtypes import is_float, storage_dtype
-from netweight.entropy.decode import Fine, Head, decode_chunk, decode_head
-from netweight.entropy.layout import Layout
+from netweight.entropy.decode import Fine, Head, decode_chunk, decode_head, empty_stream
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
 from netweight.errors import FormatError
@@ -90,7 +89,12 @@ class Opened:
                 raise damaged(f"the codec {name!r} holds a tensor of {lossless[0]}")
             self._require_room([info.size for info in self.members], LARGEST_CHUNK)
             self.parts = [self._parts(reader, self.codec, p, stream == self.streams[0]) for p in params]
-            self.head = decode_head(reader.data[reader.at :], [Layout.of(info.shape) for info in self.members])
+            layouts = [self.codec.layout(info.shape) for info in self.members]
+            self.head = head = decode_head(reader.data[reader.at :], layouts)
+            self.parts = [
+                replace(p, streams={stream: empty_stream(head, member)}, bits=head.bits)
+                for member, p in enumerate(self.parts)
+            ]
             self.plan = self.head.chunks()
         if len(self.plan) != len(self.chunks):
             raise damaged(f"{len(self.chunks)} chunks where its tensors need {len(self.plan)}")

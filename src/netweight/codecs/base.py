@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.entropy.layout import Layout
 from netweight.entropy.stream import IntStream
 from netweight.errors import UsageError
 from netweight.importance.stat import Stat, largest_of
@@ -136,6 +137,10 @@ class Codec(ABC):
     default: ClassVar[bool] = True
     progressive: ClassVar[bool] = False
 
+    def layout(self, shape: tuple[int, ...]) -> Layout:
+        """Give the scan of a shape; a codec that needs another than all others says so here."""
+        return Layout.of(shape)
+
     @abstractmethod
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict what the knobs worth trying would cost: bits within 2 % + 64 bytes, loss within 2 %.
@@ -154,7 +159,7 @@ class Codec(ABC):
         """Rebuild the tensor.
 
         Args:
-            parts: what `encode` gave, its streams without integers.
+            parts: what `encode` gave, its streams without integers: their levels are there.
             fine: what the coder decoded for each stream, in scan order: the integers, or the fine indices behind a
                 trellis.
             shape: of the tensor.

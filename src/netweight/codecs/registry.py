@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 
 from netweight.codecs.base import Codec
 from netweight.codecs.codebook import Codebook
+from netweight.codecs.feedback import Feedback, FeedbackScalar
 from netweight.codecs.relative import Relative
 from netweight.codecs.sparse import Sparse
 from netweight.codecs.surp import Surp
@@ -16,7 +17,9 @@ from netweight.errors import FormatError, UsageError
 EXACT = "exact"
 EXACT_VERSION = 1
 GROUP = "netweight.codecs"
-_OWN: tuple[type[Codec], ...] = (Trellis, Uniform, Relative, Codebook, Surp, Sparse)
+_OWN: tuple[type[Codec], ...] = (
+    Trellis, Uniform, Relative, Codebook, Surp, Sparse, Feedback, FeedbackScalar,
+)  # fmt: skip
 
 
 @cache

@@ -15,6 +15,7 @@ from netweight.entropy.stream import (
     LARGEST_ESCAPE,
     LONGEST_RUN,
     SHORTEST_RUN,
+    IntStream,
     Piece,
     model_of,
     plan_chunks,
@@ -68,31 +69,48 @@ def decode_head(data: bytes | memoryview, layouts: Sequence[Layout]) -> Head:
     bits, capacity, flags = reader.varint(), reader.varint(), reader.varint()
     if bits not in (0, *TAPS) or not SHORTEST_RUN <= capacity <= LONGEST_RUN or flags > 7:
         raise damaged(f"trellis {bits}, capacity {capacity}, flags {flags}")
-    places = []
+    bases = []
     runs = []
     for layout in layouts:
-        places.append((reader.signed(), reader.varint()))
+        bases.append((reader.signed(), reader.varint(), reader.varint() if layout.order == "kio" else 0))
         runs.append(reader.varint() if layout.size > 1 << SHORTEST_RUN else SHORTEST_RUN)
     if any(not SHORTEST_RUN <= run <= LONGEST_RUN for run in runs):
         raise damaged(f"runs of {min(runs)} .. {max(runs)}")
-    if any(abs(base) > 127 or has >> 2 > 22 for base, has in places):
+    if any(abs(base) > 127 or has >> 2 > 22 or steps > 3 for base, has, steps in bases):
         raise damaged("a level or a shift out of range")
-    total = sum((has & 1) * x.rows + (has >> 1 & 1) * x.columns for (_, has), x in zip(places, layouts, strict=True))
-    deviations = decode_small(reader, total).astype(np.int16)
-    levels = []
-    at = 0
-    for (base, has), layout in zip(places, layouts, strict=True):
-        rows, columns = (has & 1) * layout.rows, (has >> 1 & 1) * layout.columns
-        row = deviations[at : at + rows] if rows else None
-        column = deviations[at + rows : at + rows + columns] if columns else None
-        levels.append(Levels(base, row, column))
-        at += rows + columns
+    sizes = [
+        (has & 1) * x.rows + (has >> 1 & 1) * x.places + (steps & 1) * x.rows + (steps >> 1) * x.places
+        for (_, has, steps), x in zip(bases, layouts, strict=True)
+    ]
+    deviations = decode_small(reader, sum(sizes)).astype(np.int16)
+    parts = np.split(deviations, np.cumsum(sizes)[:-1])
+    levels = [
+        _levels(base, has & 3 | steps << 2, layout, part)
+        for (base, has, steps), layout, part in zip(bases, layouts, parts, strict=True)
+    ]
     model = model_of(bits, bool(flags & 1))
     tables = read(reader, Shape(symmetric(model), bool(flags & 2), bool(flags & 4)))
     if reader.at != len(data):
         raise damaged(f"{len(data) - reader.at} bytes follow the tables")
-    shifts = tuple(has >> 2 for _, has in places)
+    shifts = tuple(has >> 2 for _, has, _ in bases)
     return Head(bits, capacity, tuple(layouts), tuple(levels), shifts, tuple(runs), bool(flags & 4), model, tables)
+
+
+def _levels(base: int, which: int, layout: Layout, deviations: Int16) -> Levels:
+    """Share out the levels of a tensor: of rows, of columns, steps of rows, steps of columns, those it has."""
+    found: list[Int16 | None] = []
+    at = 0
+    for j, size in enumerate((layout.rows, layout.places, layout.rows, layout.places)):
+        has = which >> j & 1
+        found.append(deviations[at : at + size] if has else None)
+        at += size * has
+    return Levels(base, *found)
+
+
+def empty_stream(head: Head, tensor: int) -> IntStream:
+    """Give what a head says of a tensor, without integers."""
+    none = np.zeros(0, np.int16)
+    return IntStream(none, head.layouts[tensor], head.levels[tensor], head.shifts[tensor], head.runs[tensor])
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class Layout:
         columns: I.
         positions: K, 1 for everything that is not a convolution of 2 .. 64 positions.
         width: kernel width, the last dimension.
-        order: "oik" (as stored), "oki" or "koi".
+        order: "oik" (as stored), "oki" or "koi"; "kio" for codecs that work down the columns (`Layout.down`).
     """
 
     rows: int
@@ -100,6 +100,32 @@ class Layout:
             return cls(rows, columns * kernel)
         return cls(size // shape[-1], shape[-1])
 
+    @classmethod
+    def down(cls, shape: tuple[int, ...]) -> "Layout":
+        """Give the scan "kio": kernel position by kernel position, column by column, rows fastest, dealt to lanes.
+
+        Where a position holds a multiple of 32 weights, each lane walks down the columns of its own 32nd of it, so
+        that a trellis runs along whole columns. Kernels of more than 64 positions are columns like any other.
+        """
+        size = math.prod(shape)
+        if len(shape) < 2 or size == 0:
+            return cls(1, size, 1, 1, "kio")
+        rows, columns = shape[0], size // shape[0]
+        kernel = math.prod(shape[2:])
+        if 1 < kernel <= LARGEST_KERNEL and rows * shape[1] >= LANES:
+            return cls(rows, shape[1], kernel, shape[-1], "kio")
+        return cls(rows, columns, 1, 1, "kio")
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that a position of the scan "kio" is dealt to: 32, or 1 where it cannot be shared out evenly."""
+        return LANES if self.rows * self.columns % LANES == 0 else 1
+
+    @property
+    def places(self) -> int:
+        """Column levels: one for each column, with the scan "kio" for each at each kernel position."""
+        return self.columns * (self.positions if self.order == "kio" else 1)
+
     @property
     def size(self) -> int:
         """Weights."""
@@ -108,18 +134,25 @@ class Layout:
     @property
     def plane(self) -> int:
         """Symbols of one kernel position that follow each other; 0 where no neighbours are looked at."""
-        return {"oik": 0, "oki": self.columns, "koi": self.rows * self.columns}[self.order]
+        whole = self.rows * self.columns
+        return {"oik": 0, "oki": self.columns, "koi": whole, "kio": whole if self.positions > 1 else 0}[self.order]
 
     def scan(self, tensor: NDArray[_Scalar]) -> NDArray[_Scalar]:
         """Flatten a tensor into scan order."""
         if self.order == "oik":
             return tensor.reshape(-1)
         cube = tensor.reshape(self.rows, self.columns, self.positions)
+        if self.order == "kio":
+            lanes = cube.transpose(2, 1, 0).reshape(self.positions, self.lanes, -1)
+            return lanes.transpose(0, 2, 1).reshape(-1)
         return cube.transpose((0, 2, 1) if self.order == "oki" else (2, 0, 1)).reshape(-1)
 
     def unscan(self, flat: NDArray[_Scalar], shape: tuple[int, ...]) -> NDArray[_Scalar]:
         """Undo `scan`."""
-        if self.order == "oki":
+        if self.order == "kio":
+            dealt = flat.reshape(self.positions, -1, self.lanes).transpose(0, 2, 1)
+            flat = dealt.reshape(self.positions, self.columns, self.rows).transpose(2, 1, 0)
+        elif self.order == "oki":
             flat = flat.reshape(self.rows, self.positions, self.columns).transpose(0, 2, 1)
         elif self.order == "koi":
             flat = flat.reshape(self.positions, self.rows, self.columns).transpose(1, 2, 0)
@@ -128,26 +161,42 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """How large the weights are by place, in classes: base + row level + column level.
+    """How large the weights are by place, in classes: base + all levels of its row and column.
 
     Attributes:
         base: class of the tensor, -128 .. 127.
         row: int16 [O], or None for zeros.
-        column: int16 [I], or None for zeros.
+        column: int16 [I], with the scan "kio" [K I], or None for zeros.
+        row_step: int16 [O], only with the scan "kio": how many quarters of an octave the step of a row is finer.
+        column_step: int16 [K I], likewise.
     """
 
     base: int
     row: Int16 | None = None
     column: Int16 | None = None
+    row_step: Int16 | None = None
+    column_step: Int16 | None = None
+
+    def given(self) -> list[Int16]:
+        """Give the levels that there are, in the order in which they are written."""
+        return [x for x in (self.row, self.column, self.row_step, self.column_step) if x is not None]
+
+    def sums(self, layout: Layout) -> tuple[Int16, Int16]:
+        """Give what each row and each column, base included, adds to the class of its weights."""
+        row = np.zeros(layout.rows, np.int16)
+        column = np.full(layout.places, self.base, np.int16)
+        for total, parts in ((row, (self.row, self.row_step)), (column, (self.column, self.column_step))):
+            for level in parts:
+                total += 0 if level is None else level
+        return row, column
 
     def classes(self, layout: Layout, start: int, size: int) -> Bytes:
         """Class of each scan position start .. start + size, clamped to 0 .. 31."""
-        row = np.zeros(layout.rows, np.int16) if self.row is None else self.row
+        row, column = self.sums(layout)
+        if layout.order == "kio":
+            return kernels.dealt_classes(row, column, layout.columns, layout.lanes, start, size, CLASSES - 1)
         if layout.order == "oki":
             row = np.repeat(row, layout.positions)
-        column = np.full(layout.columns, self.base, np.int16)
-        if self.column is not None:
-            column += self.column
         return kernels.classes(row, column, start, size, CLASSES - 1)
 
 

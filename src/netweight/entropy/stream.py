@@ -226,6 +226,8 @@ def _head(streams: Sequence[IntStream], bits: int, capacity: int, model: Model, 
     for s in streams:
         has = (s.levels.row is not None) | (s.levels.column is not None) << 1
         out += signed(s.levels.base) + varint(s.shift << 2 | has)
+        if s.layout.order == "kio":
+            out += varint((s.levels.row_step is not None) | (s.levels.column_step is not None) << 1)
         out += varint(s.run) if s.layout.size > 1 << SHORTEST_RUN else b""
-        deviations += [level for level in (s.levels.row, s.levels.column) if level is not None]
+        deviations += s.levels.given()
     return out + encode_small(np.concatenate([np.zeros(0, np.int64), *deviations]).astype(np.int64))

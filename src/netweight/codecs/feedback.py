@@ -1,0 +1,130 @@
+"""Successive quantisation with the second moment of a layer's inputs: feedback, a ridge, and steps by water-filling.
+
+    w'_oj = r_oj s_oj,   s_oj = scale T[e mod 4] 2^(e div 4),   e = -(row step level o + column step level j)
+
+The loss of a layer is half of tr(E A E^T). Columns are quantised one after the other, and each takes what those before
+it left into account (`ridge`, `successive`): the noise is white where the loss is measured, which is what reverse
+water-filling asks for, and the decoder need not know A. The knob is the whitened step c: equal knobs lose the same for
+a bit in every layer. The scale is refitted, so that tr(W' A (W - W')^T) = 0, golden rule 1 of Gao et al. 2019 in the
+metric of the loss; by row and by column it does not hold, since the ridge has already shrunk what cannot be told from
+noise, and a gain for each would shrink it twice.
+
+Sources: Frantar et al. 2022 (feedback), Lifar et al. 2026 (steps), Conzelmann and Bamler 2025 (ridge), Fischer and
+Wang 1992 (entropy-coded trellis).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.codecs.base import Codec, Parts, Point, step_of
+from netweight.codecs.lattice import Grid
+from netweight.codecs.preview import preview
+from netweight.codecs.ridge import Matrix, Spectrum, matrix_of
+from netweight.codecs.steps import step_table
+from netweight.codecs.successive import Found, Problem, first_rates, learnt_rates, quantise, scanned, spread
+from netweight.codecs.trellis import BITS
+from netweight.codecs.trellis import KAPPA as TRELLIS_KAPPA
+from netweight.codecs.uniform import KAPPA as SCALAR_KAPPA
+from netweight.codecs.whitened import FAR, RUN, gain, prepare, theta_of, weights_of
+from netweight.entropy.layout import Layout, Levels
+from netweight.entropy.stream import IntStream
+from netweight.errors import UsageError
+from netweight.importance.stat import Stat
+from netweight.kernels import LANES, Float32
+
+LESSON = 64  # rows that teach the tables
+
+
+def search(problem: Problem, grid: Grid) -> Found:
+    """Quantise some rows to learn the tables, then all of them."""
+    lesson = problem
+    if len(problem.m) == 1:
+        lesson = problem.of_rows(spread(problem.layout.rows, problem.layout.columns, LESSON))
+    first = quantise(lesson, grid, first_rates(grid, problem.layout))
+    return quantise(problem, grid, learnt_rates(first.counts, grid, problem.layout))
+
+
+class Feedback(Codec):
+    """Successive trellis-coded quantisation under the second moment of the inputs."""
+
+    id: ClassVar[str] = "feedback"
+    version: ClassVar[int] = 1
+    reals: ClassVar[tuple[str, ...]] = ("scale",)
+    structured: ClassVar[bool] = True
+    grid = Grid(BITS, TRELLIS_KAPPA)
+
+    def layout(self, shape: tuple[int, ...]) -> Layout:
+        """Down the columns."""
+        return Layout.down(shape)
+
+    def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
+        """Predict steps up to some six bits a weight from a sample of rows.
+
+        None for tensors of whose inputs nothing is known, or that cannot be dealt to lanes.
+        """
+        matrix = self._matrix(w, stat)
+        return [] if matrix is None else preview(self.id, matrix, self.grid)
+
+    def _matrix(self, w: Float32, stat: Stat) -> Matrix | None:
+        matrix = matrix_of(w, stat)
+        return matrix if matrix is None or matrix.layout.lanes == LANES or not self.grid.bits else None
+
+    def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
+        """Quantise column by column at the whitened step of `knob`.
+
+        Raises:
+            UsageError: nothing is known of the inputs, or the step is so fine that indices leave 16 bits.
+        """
+        matrix = self._matrix(w, stat)
+        if matrix is None:
+            raise UsageError(
+                f"The codec {self.id} cannot take a tensor of shape {list(w.shape)}: it needs the second moment of its"
+                " inputs, and for a trellis a multiple of 32 weights at each kernel position.",
+                "Take another codec, or measure the importance.",
+            )
+        step = step_of(knob)
+        prepared = prepare(matrix.layout, Spectrum.of(matrix).target(theta_of(step, self.grid)), step, w.shape[0])
+        largest = float(np.abs(prepared.problem.x).max())
+        if not largest < FAR:
+            raise UsageError(
+                f"The {self.id} step of knob {knob} is too fine: a target is {largest:.3g} steps.",
+                "Take a larger knob.",
+            )
+        found = search(prepared.problem, self.grid)
+        v = weights_of(found, prepared).reshape(matrix.w.shape)
+        scale = np.float32(gain(matrix, v))
+        stream = IntStream(scanned(found.k, matrix.layout), matrix.layout, prepared.problem.levels, 0, RUN)
+        return Parts({"k": stream}, {"scale": np.array([scale], np.float32)}, {}, self.grid.bits)
+
+    def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:
+        """Multiply the fine indices by the step of their row and column."""
+        layout, levels = self.layout(shape), parts.streams["k"].levels
+        r = layout.unscan(fine["k"].astype(np.float32), (layout.rows, layout.columns, layout.positions))
+        return (r * steps_of(parts.reals["scale"][0], layout, levels)).reshape(shape)
+
+
+class FeedbackScalar(Feedback):
+    """The same with plain rounding: for tensors too small for a trellis."""
+
+    id: ClassVar[str] = "feedback-scalar"
+    default: ClassVar[bool] = False
+    grid = Grid(0, SCALAR_KAPPA)
+
+
+def steps_of(scale: np.float32, layout: Layout, levels: Levels) -> Float32:
+    """Step of each weight: float32 [O, I, K], or [1, I, K] where the rows have none of their own.
+
+    Raises:
+        ValueError: a step is not finite.
+    """
+    row = np.zeros((1, 1, 1), np.int16) if levels.row_step is None else levels.row_step[:, None, None]
+    column = np.zeros(layout.places, np.int16) if levels.column_step is None else levels.column_step
+    cube = column.reshape(layout.positions, layout.columns).T[None]
+    with np.errstate(over="ignore"):
+        steps: Float32 = step_table(scale)[254 + row + cube]
+    if not np.isfinite(steps).all():
+        raise ValueError("a step is not finite")
+    return steps

@@ -1,0 +1,104 @@
+"""Predict rate and loss of successive quantisation at many steps from some of a matrix's rows.
+
+The rows are quantised as all would be, with the same feedback; their bits and losses are then scaled to the whole by
+what the ideal channel (`ridge`) expects of every row. A whitened step of c costs about the same in each row, so a
+sample says much of all of them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.codecs.base import Point, index_of, step_of
+from netweight.codecs.lattice import Grid, code_bits
+from netweight.codecs.probe import ALIVE, CHUNK_BITS, ENTRY_BITS, POOLED, TABLE_NUMBER_BITS
+from netweight.codecs.ridge import Array, Matrix, Spectrum
+from netweight.codecs.successive import first_rates, learnt_rates, quantise, spread
+from netweight.codecs.whitened import FAR, gain, prepare, theta_of, weights_of
+from netweight.entropy.layout import Levels
+from netweight.entropy.stream import model_of
+
+ROWS = 64
+# Fine steps in the root mean square of a whitened weight, in quarters of an octave
+CLASSES = (-6, -3, 0, 2, 4, 6, 9, 12, 16, 20, 24, 28)
+
+
+def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
+    """Points of all steps worth trying, the coarsest first.
+
+    Args:
+        codec: id, for the points.
+        matrix: weights and moments.
+        grid: the quantiser.
+    """
+    spectrum = Spectrum.of(matrix)
+    energy = np.sum(spectrum.values[:, None] * np.square(spectrum.along), axis=2)
+    whole = 0.5 * float(energy.sum())
+    if whole <= 0:
+        return []
+    points = [Point(ENTRY_BITS, whole, codec, index_of(64 * float(np.sqrt(energy.max()))))]
+    rows = _sample(energy, matrix)
+    middle = _middle(spectrum)
+    for c in CLASSES:
+        q = index_of(middle * 2.0 ** (-c / 4))
+        point = _at(codec, q, spectrum, rows, grid)
+        if point is not None and point.loss < whole:
+            points.append(point)
+    return points
+
+
+def _middle(spectrum: Spectrum) -> float:
+    """Geometric mean over the directions that count of the root mean square of a whitened weight."""
+    size = np.mean(np.square(spectrum.along), axis=(1, 2))[:, None] * spectrum.values
+    kept = size[size > 1e-4 * size.max()]
+    return float(np.exp(0.5 * np.mean(np.log(kept))))
+
+
+def _sample(energy: Array, matrix: Matrix) -> NDArray[np.intp] | None:
+    """Rows of every energy, where all rows meet the same inputs and there are enough; else None, all of them."""
+    groups, height, n = matrix.w.shape
+    if groups > 1:
+        return None
+    places = spread(height, matrix.layout.columns, max(ROWS, (1 << 14) // n))
+    return None if places.size == height else np.sort(np.argsort(energy[0], kind="stable")[places])
+
+
+def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, grid: Grid) -> Point | None:
+    """Quantise the sample at one step; None where the step is too fine."""
+    matrix, step = spectrum.matrix, step_of(q)
+    theta = theta_of(step, grid)
+    layout = matrix.layout if rows is None else replace(matrix.layout, rows=rows.size)
+    ready = prepare(layout, spectrum.target(theta, rows), step, matrix.layout.rows)
+    problem = ready.problem
+    if float(np.abs(problem.x).max()) >= FAR:
+        return None
+    rates = first_rates(grid, problem.layout)
+    for _ in range(2):
+        found = quantise(problem, grid, rates)
+        rates = learnt_rates(found.counts, grid, problem.layout)
+    some = matrix if rows is None else replace(matrix, w=matrix.w[:, rows])
+    v = weights_of(found, ready).reshape(some.w.shape)
+    error = some.w - gain(some, v) * v
+    lost = np.sum((error @ some.a) * error, axis=2)
+    expected = spectrum.expected(theta)
+    sampled = expected if rows is None else expected[:, rows]
+    loss = 0.5 * float(lost.sum()) * float(expected.sum() / sampled.sum())
+    grown = matrix.w.size / some.w.size
+    entropy, numbers = code_bits(found.counts, model_of(grid.bits, problem.layout.plane > 0))
+    bits = entropy * grown + _overhead_bits(problem.levels, matrix.w.size, grown, numbers, entropy * grown)
+    alive = bool(np.count_nonzero(found.k) > ALIVE * found.k.size)
+    return Point(bits, loss, codec, q, smooth=alive)
+
+
+def _overhead_bits(levels: Levels, size: int, grown: float, numbers: int, payload_bits: float) -> float:
+    """What a tensor pays besides its symbols: levels, tables, chunks, header."""
+    bits = ENTRY_BITS + TABLE_NUMBER_BITS * numbers
+    for level, factor in zip(
+        (levels.row, levels.column, levels.row_step, levels.column_step), (grown, 1.0, grown, 1.0), strict=True
+    ):
+        if level is not None:
+            _, counts = np.unique(level, return_counts=True)
+            bits += factor * float(np.sum(counts * np.log2(level.size / counts))) + 4 * counts.size
+    share = min(1.0, size / POOLED)
+    return bits + CHUNK_BITS * max(share, payload_bits / 8 / 200e3 if size > POOLED else 0.0)
