@@ -15,9 +15,10 @@ import zlib
 import numpy as np
 from coder import Reader, need
 from exact import BITS_BELOW_A_BYTE, STORAGE, exact_chunk, read_exact_head
-from weights import layout_of, read_weights_head, weights_chunk
+from weights import layout_down, layout_of, read_weights_head, undeal, weights_chunk
 
 LADDER = [str(j) for j in range(16)]
+FEEDBACK = {"feedback": "k", "feedback-scalar": "k"}
 
 # ---- 2. The fixed part and 3. the header
 
@@ -89,7 +90,8 @@ def decode_section(data, prelude, crc, codec, stream, tensors):
     else:
         arrays = {"relative": 0, "surp": 0, "sparse": 2 * (stream == "k")}.get(codec, 1)
         reals = [[read_reals(reader) for _ in range(arrays)] for _ in tensors]
-        head = read_weights_head(reader, [shape for _, shape, _ in tensors])
+        scan = layout_down if codec in FEEDBACK else layout_of
+        head = read_weights_head(reader, [scan(shape) for _, shape, _ in tensors])
     need(reader.at == prelude, "something follows a section's head")
     plan = plan_chunks(head["sizes"], head["runs"], head["capacity"])
     need(len(plan) == len(table), "the number of chunks is wrong")
@@ -112,6 +114,13 @@ def decode_section(data, prelude, crc, codec, stream, tensors):
         ]
     if codec == "sparse":
         return list(zip(whole, reals, strict=True))
+    if codec in FEEDBACK:
+        return [
+            by_steps(r, real[0], layout, levels[3:], shape)
+            for r, real, layout, levels, (_, shape, _) in zip(
+                whole, reals, head["layouts"], head["places"], tensors, strict=True
+            )
+        ]
     return [
         reconstruct(codec, r, real[0] if real else None, params, layout, shape)
         for r, real, layout, (_, shape, params) in zip(whole, reals, head["layouts"], tensors, strict=True)
@@ -150,6 +159,20 @@ def pruned_weights(k, numbers, v, shape):
     flat = np.zeros(k.size, np.float32)
     flat[alive] = np.sign(k[alive]).astype(np.float32) * (size + low)
     return unscanned(flat, layout, shape)
+
+
+def by_steps(r, scale, layout, finer, shape):
+    """float32 values from fine indices, each row and column with its own step."""
+    rows, columns, positions, _, _ = layout
+    o, c, position = undeal(rows, columns, np.arange(r.size))
+    e = -(finer[0][o % len(finer[0])] + finer[1][(position * columns + c) % len(finer[1])])
+    need(scale.size == 1, "a scale is not one number")
+    quarters = np.array([1024, 1218, 1448, 1722], np.float32) / np.float32(1024)
+    step = np.ldexp((scale[0] * quarters)[e % 4], e // 4)
+    need(np.isfinite(step).all(), "a step is not finite")
+    out = np.zeros((rows, columns, positions), np.float32)
+    out[o, c, position] = r.astype(np.float32) * step
+    return out.reshape(shape)
 
 
 def reconstruct(codec, r, reals, params, layout, shape):
@@ -204,7 +227,7 @@ def decode(path):
     columns = (header[key] for key in ("codec", "members", "prelude", "bytes", "crc"))
     for number, (kind, runs, prelude, size, crc) in enumerate(zip(*columns, strict=True)):
         codec, version, stream = header["codecs"][kind]
-        known = {"trellis": "k", "uniform": "k", "relative": "k", "codebook": "k", "exact": "planes"}
+        known = {"trellis": "k", "uniform": "k", "relative": "k", "codebook": "k", "exact": "planes"} | FEEDBACK
         right = known.get(codec) == stream or stream in {"surp": LADDER, "sparse": ["k", "v"]}.get(codec, [])
         need(version == 1 and right, f"this decoder knows no {codec} {version} {stream}")
         members = members_of(runs)

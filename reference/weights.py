@@ -30,30 +30,46 @@ def layout_of(shape):
     return shape[0], shape[1], kernel, shape[-1], "oki" if shape[1] >= 32 else "koi"
 
 
-def read_weights_head(reader, shapes):
+def layout_down(shape):
+    """The same for feedback (7.6): down the columns, position by position."""
+    size, kernel = math.prod(shape), math.prod(shape[2:])
+    if len(shape) < 2 or size == 0:
+        return 1, size, 1, 1, "kio"
+    if 1 < kernel <= 64 and shape[0] * shape[1] >= 32:
+        return shape[0], shape[1], kernel, shape[-1], "kio"
+    return shape[0], size // shape[0], 1, 1, "kio"
+
+
+def undeal(rows, columns, at):
+    """Row, column and position of symbols of the scan kio: each lane has its own run of a position's columns."""
+    lanes = 32 if rows * columns % 32 == 0 else 1
+    position, t = np.divmod(at, rows * columns)
+    q = t % lanes * (rows * columns // lanes) + t // lanes
+    return q % rows, q // rows, position
+
+
+def read_weights_head(reader, layouts):
     """What stands between the real numbers and the first chunk."""
     bits, capacity, flags = reader.varint(), reader.varint(), reader.varint()
     need((bits == 0 or bits in TAPS) and 17 <= capacity <= 20 and flags < 8, "a weights head is out of range")
-    layouts = [layout_of(shape) for shape in shapes]
-    sizes = [math.prod(shape) for shape in shapes]
+    sizes = [rows * columns * positions for rows, columns, positions, _, _ in layouts]
     bases, runs = [], []
-    for size in sizes:
-        bases.append((reader.signed(), reader.varint()))
+    for size, (*_, order) in zip(sizes, layouts, strict=True):
+        bases.append((reader.signed(), reader.varint(), reader.varint() if order == "kio" else 0))
         runs.append(reader.varint() if size > 1 << 17 else 17)
     need(all(17 <= run <= 20 for run in runs), "a run is out of range")
-    need(all(abs(base) <= 127 and has >> 2 <= 22 for base, has in bases), "a level is out of range")
-    lengths = [
-        n for (_, has), (o, i, *_) in zip(bases, layouts, strict=True) for n in ((has & 1) * o, (has >> 1 & 1) * i)
-    ]
+    need(all(abs(base) <= 127 and has >> 2 <= 22 and finer <= 3 for base, has, finer in bases), "a level is wrong")
+    lengths = []
+    for (_, has, finer), (rows, columns, positions, _, order) in zip(bases, layouts, strict=True):
+        places = columns * (positions if order == "kio" else 1)
+        lengths += [(has & 1) * rows, (has >> 1 & 1) * places, (finer & 1) * rows, (finer >> 1) * places]
     levels = np.split(read_short(reader, sum(lengths)), np.cumsum(lengths))
-    places = [
-        (base, levels[2 * j] if has & 1 else np.zeros(1, int), levels[2 * j + 1] if has & 2 else np.zeros(1, int))
-        for j, (base, has) in enumerate(bases)
-    ]
+    levels = [level if level.size else np.zeros(1, int) for level in levels]
+    places = [(base, *levels[4 * j : 4 * j + 4]) for j, (base, _, _) in enumerate(bases)]
     tables = 32 * (5 if flags & 1 else 1) * (2 if bits else 1)
     return {
         "bits": bits, "neighbours": flags & 1, "escapes": flags & 4, "layouts": layouts, "places": places,
-        "shifts": [has >> 2 for _, has in bases], "freq": read_tables(reader, tables, bits > 0, flags),
+        "shifts": [has >> 2 for _, has, _ in bases], "freq": read_tables(reader, tables, bits > 0, flags),
         "sizes": sizes, "capacity": capacity, "runs": runs, "type": np.int32,
     }  # fmt: skip
 
@@ -111,11 +127,18 @@ def predict(r, j, start, layout):
 
 def weights_piece(coder, head, tensor, start, size):
     """What the tables give for one piece."""
-    layout, (base, row, column) = head["layouts"][tensor], head["places"][tensor]
+    layout, (base, row, column, row_step, column_step) = head["layouts"][tensor], head["places"][tensor]
     rows, columns, positions, _, order = layout
     i = start + np.arange(size)
-    o = i // columns // (positions if order == "oki" else 1) % rows
-    classes = np.clip(base + row[o % len(row)] + column[i % columns % len(column)], 0, 31)
+    if order == "kio":
+        o, c, position = undeal(rows, columns, i)
+        c += position * columns
+    else:
+        o, c = i // columns // (positions if order == "oki" else 1) % rows, i % columns
+    level = (
+        row[o % len(row)] + column[c % len(column)] + row_step[o % len(row_step)] + column_step[c % len(column_step)]
+    )
+    classes = np.clip(base + level, 0, 31)
     per_class = 5 if head["neighbours"] else 1
     books = 2 if head["bits"] else 1
     tap0, tap1 = TAPS.get(head["bits"], (0, 0))
@@ -123,7 +146,7 @@ def weights_piece(coder, head, tensor, start, size):
     for at in range(0, size, 32):
         j = np.arange(at, min(at + 32, size))
         c, s = classes[j], state[: j.size]
-        if head["neighbours"] and order != "oik":
+        if head["neighbours"] and order != "oik" and positions > 1:
             g = predict(r, j, start, layout)
             level = (abs(g)[:, None] >= THRESHOLDS[c]).sum(axis=1)
         book = s & 1 if books == 2 else 0

@@ -20,7 +20,6 @@ from netweight.kernels_numpy_contexts import (
     predict,
     prediction,
 )
-from netweight.kernels_numpy_feedback import dealt_classes, feedback
 from netweight.kernels_numpy_trellis import round_rd, trellis
 
 if TYPE_CHECKING:
@@ -33,10 +32,7 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
     Uint16 = NDArray[np.uint16]
 
-__all__ = [
-    "classes", "contexts", "dealt_classes", "decode", "encode", "feedback", "histogram", "predict", "round_rd",
-    "trellis",
-]  # fmt: skip
+__all__ = ["classes", "contexts", "decode", "encode", "histogram", "predict", "round_rd", "trellis"]
 
 LANES = 32
 PRECISION_BITS = 12

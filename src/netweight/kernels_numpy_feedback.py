@@ -13,7 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from netweight.kernels import Bytes, Float32, Int16, Int32, Successive
+    from netweight.kernel_types import Bytes, Float32, Int16, Int32
+    from netweight.kernels_feedback import Successive
 
 CENTRE = 128
 FAR = 1 << 28

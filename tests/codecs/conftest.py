@@ -207,6 +207,8 @@ def offers(codec_id: str, tensor_name: str) -> bool:
     w = weights(tensor_name)
     if codec_id == "trellis":
         return w.size >= 1024
+    if codec_id.startswith("feedback"):
+        return False  # nothing is known of the inputs: test_feedback.py
     if codec_id == "surp":
         return w.ndim > 1
     return codec_id != "relative" or bool((w > 0).all())

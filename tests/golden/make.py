@@ -25,9 +25,12 @@ from netweight.codecs.base import Point, index_of
 from netweight.codecs.codebook import FREE
 from netweight.codecs.sparse import knob_of
 from netweight.dtypes import ALIGNMENT_ORDER, bits_per_element, from_float32, storage_dtype
+from netweight.importance.stat import Stat
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / f"v{MAJOR}"
+
+STEPPED = ("trellis", "uniform", "surp", "feedback", "feedback-scalar")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Entry = tuple[str, str, tuple[int, ...], Array, str, int]  # name, dtype, shape, storage, codec, knob
@@ -38,7 +41,7 @@ def entry(name: str, array: Array, codec: str = "exact", knob: float = 0, dtype:
     if not dtype:
         plain = [code for code in ALIGNMENT_ORDER if not code.startswith(("F4", "F6_", "F8_", "BF"))]
         dtype = next(code for code in plain if storage_dtype(code) == array.dtype)
-    number = index_of(knob) if codec in ("trellis", "uniform", "surp") else int(knob)
+    number = index_of(knob) if codec in STEPPED else int(knob)
     return name, dtype, array.shape, array, codec, number
 
 
@@ -211,6 +214,44 @@ def sparse(random: np.random.Generator) -> Iterable[Entry]:
     yield entry("double", random.standard_normal((8, 9)), "sparse", knob_of(0.4, 6))
 
 
+def feedback(random: np.random.Generator, codec: str = "feedback") -> Iterable[Entry]:
+    """Steps of columns, kernels with neighbours, steps of rows, several pieces, half and double precision, escapes."""
+    wide = random.standard_normal((64, 40)) * np.exp(random.normal(0, 1, (64, 1)))
+    smooth = random.laplace(0, 1, (32, 6, 1, 1)) + random.laplace(0, 0.3, (32, 6, 3, 3))
+    long = np.zeros((1056, 1000), np.float32)
+    long[random.integers(0, 1056, 400), random.integers(0, 1000, 400)] = random.standard_normal(400)
+    yield entry("steps", wide.astype(np.float32), codec, 0.7)
+    yield entry("neighbours", smooth.astype(np.float32), codec, 0.5)
+    yield entry("depthwise", smooth.reshape(192, 1, 3, 3).astype(np.float32), codec, 0.5)
+    yield entry("large kernel", random.standard_normal((32, 1, 9, 9)).astype(np.float32), codec, 0.7)
+    yield entry("escapes", random.standard_t(1.2, (64, 30)).astype(np.float32), codec, 0.5)
+    yield entry("pieces", long, codec, 0.5)
+    yield entry("zeros", np.zeros((32, 7), np.float32), codec, 1.0)
+    yield entry("half", random.standard_normal((32, 20)).astype(np.float16), codec, 0.4)
+    yield entry("brain", from_float32(wide[:32].astype(np.float32), "BF16"), codec, 0.7, "BF16")
+    yield entry("double", random.standard_normal((32, 20)), codec, 0.4)
+
+
+def feedback_scalar(random: np.random.Generator) -> Iterable[Entry]:
+    """The same without a trellis, and tensors that cannot be dealt to lanes."""
+    yield from feedback(random, "feedback-scalar")
+    yield entry("odd", random.standard_normal((33, 7)).astype(np.float32), "feedback-scalar", 0.5)
+    yield entry("odd kernel", random.standard_normal((7, 5, 3)).astype(np.float32), "feedback-scalar", 0.5)
+
+
+def moments(entries: list[Entry]) -> dict[str, Stat]:
+    """Correlated inputs of many sizes for each tensor, of each group for those of one input channel."""
+    stats = {}
+    for name, _, shape, _, codec, _ in entries:
+        if codec.startswith("feedback"):
+            random = np.random.default_rng(len(name))
+            n, groups = int(np.prod(shape[1:])), shape[0] if name == "depthwise" else 1
+            x = random.standard_normal((groups, 2 * n, n)) * np.exp(random.normal(0, 1, (groups, 1, n)))
+            x += np.exp(random.normal(0, 1, (groups, 1, 1))) * random.standard_normal((groups, 2 * n, 1))
+            stats[name] = Stat(inputs=np.swapaxes(x, 1, 2) @ x / (2 * n))
+    return stats
+
+
 def encoded(entries: Iterable[Entry], folder: Path, metadata: dict[str, str]) -> Archive:
     """Code tensors by way of a safetensors file, which holds every dtype."""
     listed = list(entries)
@@ -218,7 +259,7 @@ def encoded(entries: Iterable[Entry], folder: Path, metadata: dict[str, str]) ->
     tensors = [(TensorInfo(name, dtype, shape), lambda a=array: a) for name, dtype, shape, array, _, _ in listed]  # type: ignore[misc]
     write_safetensors(path, tensors, metadata, force=True)
     plan = nw.Plan({name: Point(0.0, 0.0, codec, knob) for name, _, _, _, codec, knob in listed}, 1.0)
-    return nw.encode(path, plan)
+    return nw.encode(path, plan, moments(listed) or None)
 
 
 def shards(folder: Path) -> Archive:
@@ -269,7 +310,10 @@ def record(archive: Archive) -> dict[str, Any]:
     }
 
 
-MAKERS = (trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook, surp, sparse)
+MAKERS = (
+    trellis, uniform, relative, integers, floats, chunks, nothing, shards, ties, codebook, surp, sparse, feedback,
+    feedback_scalar,
+)  # fmt: skip
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from netweight.codecs.lattice import MIRROR, PRIOR_COUNT, Grid, price, prior
 from netweight.entropy.layout import CLASSES, Layout, Levels, segment
 from netweight.entropy.stream import model_of, symmetric, table_count
 from netweight.entropy.trellis import TAPS
-from netweight.kernels import Bytes, Float32, Int16, Int32, Model, Successive
+from netweight.kernels import Bytes, Float32, Int16, Int32, Model
+from netweight.kernels_feedback import Successive, feedback
 
 BLOCK = 32  # columns between two updates of all that follow
 CENTRE = 128
@@ -109,7 +110,7 @@ def quantise(problem: Problem, grid: Grid, rate: Int32) -> Found:
         for at in range(plane * layout.columns, (plane + 1) * layout.columns, BLOCK):
             part = range(at, min(at + BLOCK, (plane + 1) * layout.columns))
             context = _contexts(r, classes, part, model, problem)
-            k[part.start : part.stop], r[part.start : part.stop] = kernels.feedback(
+            k[part.start : part.stop], r[part.start : part.stop] = feedback(
                 x, problem.x, problem.m, problem.rho, how, part, context, tables, state
             )
     return Found(k, r, _counts(k, problem, model))

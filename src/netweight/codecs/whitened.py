@@ -54,7 +54,7 @@ def prepare(layout: Layout, found: Target, step: float, whole: int) -> Prepared:
     by_column = exponents(logs.mean(axis=0) - logs.mean(), whole, table_bits)
     by_row = None
     if groups > 1:
-        by_group = exponents(logs.mean(axis=1) - logs.mean(), height * n, table_bits)
+        by_group = exponents(logs.mean(axis=1) - logs.mean(), height * n, TABLE_BITS[0])
         by_row = None if by_group is None else np.repeat(by_group, height)
     column = np.ones(n) if by_column is None else factors(by_column)
     row = np.ones(rows) if by_row is None else factors(by_row)

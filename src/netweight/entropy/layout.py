@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight import kernels
+from netweight import kernels, kernels_feedback
 from netweight.kernels import LANES, Bytes, Int16, Segment
 
 LARGEST_KERNEL = 64
@@ -194,7 +194,7 @@ class Levels:
         """Class of each scan position start .. start + size, clamped to 0 .. 31."""
         row, column = self.sums(layout)
         if layout.order == "kio":
-            return kernels.dealt_classes(row, column, layout.columns, layout.lanes, start, size, CLASSES - 1)
+            return kernels_feedback.dealt_classes(row, column, layout.columns, layout.lanes, start, size, CLASSES - 1)
         if layout.order == "oki":
             row = np.repeat(row, layout.positions)
         return kernels.classes(row, column, start, size, CLASSES - 1)

@@ -1,0 +1,107 @@
+"""Successive quantisation column by column, and its scan, in C where it was built, and in NumPy: the same integers."""
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+
+from netweight import kernels_numpy_feedback
+from netweight.clibrary import LIBRARY, CSuccessive, call
+from netweight.kernel_types import Bytes, Float32, Int16, Int32, Uint16
+
+
+@dataclass(frozen=True, slots=True)
+class Successive:
+    """How a matrix is quantised column by column.
+
+    Attributes:
+        rows: O.
+        columns: n, of all kernel positions, in scan order.
+        groups: so many blocks of consecutive rows have a feedback matrix of their own.
+        per_plane: columns of a kernel position.
+        span: symbols of a lane in a kernel position; 0 without a trellis.
+        run: symbols of a lane in a piece.
+        bits: log2 of the trellis' states, 0 without.
+        tap0: as in `Model`.
+        tap1: as in `Model`.
+    """
+
+    rows: int
+    columns: int
+    groups: int
+    per_plane: int
+    span: int = 0
+    run: int = 1
+    bits: int = 0
+    tap0: int = 0
+    tap1: int = 0
+
+
+def feedback(
+    x: Float32, start: Float32, m: Float32, rho: Float32, how: Successive, columns: range,
+    contexts: tuple[Uint16, Bytes], rate: Int32, state: Bytes,
+) -> tuple[Int16, Float32]:  # fmt: skip
+    """Quantise columns of one kernel position and take what they leave off those that follow.
+
+    A column's integers have the least sum of 2^10 ((x - r)^2 - rho (r^2 - x^2)) + rate; then x of each later column j
+    loses m[g, this, j] (r - start).
+
+    Args:
+        x: [n, O], targets in fine steps of their column; changed in place.
+        start: [n, O], the same before any feedback.
+        m: [groups, n, n].
+        rho: [groups, n], the share of the rate that the ridge has paid.
+        how: shapes and trellis.
+        columns: which.
+        contexts: table / Z and whether the sign is coded flipped, both [columns, O].
+        rate: int32 [T, Z, 256].
+        state: uint8 [32], of each lane's trellis; changed in place.
+
+    Returns:
+        k and r, [columns, O].
+    """
+    index, flip = (np.ascontiguousarray(a, t) for a, t in zip(contexts, (np.uint16, np.uint8), strict=True))
+    if LIBRARY is None:
+        return kernels_numpy_feedback.feedback(x, start, m, rho, how, columns, (index, flip), rate, state)
+    k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
+    fields = (how.rows, how.columns, how.groups, how.span, how.per_plane, how.run, how.bits, how.tap0, how.tap1)
+    packed = CSuccessive(*fields)
+    rate = np.ascontiguousarray(rate, np.int32)
+    if call(
+        "nw_feedback",
+        x,
+        start,
+        m,
+        rho,
+        ctypes.byref(packed),
+        columns.start,
+        columns.stop,
+        index,
+        flip,
+        rate,
+        state,
+        k,
+        r,
+    ):
+        raise MemoryError(f"no memory for a trellis of {1 << how.bits} states over {how.rows} weights")
+    return k, r
+
+
+def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: int, size: int, top: int) -> Bytes:
+    """Class of positions start .. start + size of the scan "kio": clamp(row + column level, 0, top), uint8 [size].
+
+    Args:
+        row: int16 [O].
+        column: int16 [K I], one for each column of each kernel position.
+        columns: I.
+        lanes: to which a kernel position's O I symbols are dealt.
+        start: first position.
+        size: how many.
+        top: largest class.
+    """
+    if LIBRARY is None or not size:
+        return kernels_numpy_feedback.dealt_classes(row, column, columns, lanes, start, size, top)
+    row, column = np.ascontiguousarray(row, np.int16), np.ascontiguousarray(column, np.int16)
+    out = np.empty(size, np.uint8)
+    call("nw_dealt_classes", row, column, row.size, columns, lanes, start, size, top, out)
+    return out
