@@ -179,6 +179,8 @@ def _trellis_reference() -> tuple[Array, Array]:
 _REFERENCES: Final[Mapping[str, Callable[[], tuple[Array, Array]]]] = {
     "uniform": _scalar_reference,
     "trellis": _trellis_reference,
+    "feedback": _trellis_reference,
+    "feedback-scalar": _scalar_reference,
 }
 
 _TEXTS: Final = {
@@ -192,7 +194,7 @@ _TEXTS: Final = {
     ),
     "quantiser": (
         "quantiser",
-        "what the best scalar quantiser, or trellis of 256 states, leaves to R(D) of Gaussian rows at their rates",
+        "what the best scalar quantiser, or trellis of 256 states, leaves to R(D) of Gaussian rows; of other codecs 0",
     ),
     "law": (
         "law and search",
