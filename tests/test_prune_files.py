@@ -117,6 +117,22 @@ def test_ties_and_other_types_stay(tmp_path):
         prune.write_pruned(tmp_path / "q.safetensors", tensors, {"a": mask.T})
 
 
+@pytest.mark.parametrize("text", ["2:4", "5x5", "channel"])
+def test_patterns(lenet, text):
+    """A patterned network keeps to its pattern after a lossless file."""
+    source, weights = lenet
+    arguments = [str(source), "--pattern", text, "--sparsity", "0.5"]
+    assert prune_main([*arguments, "--masks", "masks.safetensors", "--pruned", "pruned.safetensors"]) == 0
+    assert main(["compress", "pruned.safetensors", "-o", "out.nwt", "--codec", "exact", "-q"]) == 0
+    kept = prune.pattern_masks(weights, prune.Pattern.parse(text), 0.5)
+    assert {n: m.tolist() for n, m in load_file("masks.safetensors").items()} == {
+        n: m.tolist() for n, m in kept.items()
+    }
+    with nw.Archive.open("out.nwt") as archive:
+        assert all(np.array_equal(archive[n] != 0, mask) for n, mask in kept.items())
+    assert prune_main([*arguments, "-o", "plan.json"]) == 2
+
+
 def test_as_a_program(lenet):
     source, _ = lenet
     command = [sys.executable, "-m", "netweight.prune", str(source), "--sparsity", "0.95"]

@@ -11,8 +11,9 @@ from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.errors import NetweightError, UsageError
 from netweight.importance.core import Importance
 from netweight.importance.stat import Stat
+from netweight.prune.patterns import Pattern, pattern_masks
 from netweight.prune.plans import plan, prunable, write_masks, write_pruned
-from netweight.prune.select import METHODS, masks
+from netweight.prune.select import METHODS, Bools, masks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,25 +40,38 @@ def _run(options: argparse.Namespace) -> None:
         density = 1 - options.sparsity
         if not 0 < density <= 1:
             raise UsageError(f"The sparsity is {options.sparsity:g}.", "Take one from 0 to 1, less than 1.")
-        found = plan(checkpoint, density, options.method, known, fineness=options.fineness)
-        if options.masks or options.pruned:
-            kept = masks(prunable(checkpoint), density, options.method, known)
+        text = ""
+        if options.pattern is None:
+            text = plan(checkpoint, density, options.method, known, fineness=options.fineness).to_json()
+        kept = _masks(options, checkpoint, density, known)
         if options.masks:
             write_masks(options.masks, kept, force=options.force)
         if options.pruned:
             write_pruned(options.pruned, checkpoint, kept, force=options.force)
-    if options.output is None:
-        sys.stdout.write(found.to_json())
-    else:
+    if options.output is not None:
         with atomic_file(options.output, options.force) as file:
-            file.write(found.to_json().encode())
+            file.write(text.encode())
+    else:
+        sys.stdout.write(text)
+
+
+def _masks(
+    options: argparse.Namespace, checkpoint: Checkpoint, density: float, known: Mapping[str, Stat] | None
+) -> dict[str, Bools]:
+    """The masks, where a file of them or of the pruned network is asked for."""
+    wanted = options.masks or options.pruned
+    if options.pattern is None:
+        return masks(prunable(checkpoint), density, options.method, known) if wanted else {}
+    if options.output is not None or not wanted:
+        raise UsageError("A pattern makes no plan: the codec sparse has none.", "Write --masks or --pruned.")
+    return pattern_masks(prunable(checkpoint), Pattern.parse(options.pattern), density, known)
 
 
 def _importance(options: argparse.Namespace, checkpoint: Checkpoint) -> Mapping[str, Stat] | None:
     """What was measured; only methods that use it take it, since encoding must know whether it was used."""
     if options.importance is None:
         return None
-    if options.method not in ("importance", "slope"):
+    if options.pattern is None and options.method not in ("importance", "slope"):
         raise UsageError(f"The method {options.method} takes no importance.", "Leave the file out.")
     return Importance.open(options.importance).matched(checkpoint)
 
@@ -71,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("input", metavar="IN", help="checkpoint, as for netweight compress")
     parser.add_argument("--method", choices=METHODS, default="lamp", help="rule (default: lamp)")
+    parser.add_argument("--pattern", metavar="2:4", help="N:M, blocks such as 4x1, or channel, instead of a rule")
     parser.add_argument("--sparsity", metavar="0.9", type=float, required=True, help="share of the weights to prune")
     parser.add_argument("--fineness", metavar="6", type=int, default=6, help="half bits for each magnitude, 0 .. 12")
     parser.add_argument("--importance", metavar="FILE", help="for importance and slope: by `netweight.measure`")
