@@ -9,7 +9,6 @@ import netweight as nw
 from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.registry import choose, codecs
 from netweight.codecs.surp import COARSEST, FINEST, RUNGS, STARTED, Ladder, Surp
-from netweight.entropy.stream import encode_section
 from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 
@@ -78,26 +77,6 @@ def test_signs_never_flip_and_without_offset_no_weight_grows(ladder):
         assert (w * back >= 0).all()
         if ladder.offset == 0:
             assert (np.abs(back) <= np.abs(w) + 0.3 / 512).all()
-
-
-def test_octaves_and_a_quarter_are_the_best_ladder():
-    """What the module says of other ladders: absolute error of Laplacian weights at equal file bytes."""
-    w, whole = laplacian(400_000, 1), None
-    ratio = {}
-    for ladder in LADDERS:
-        codec, found = Surp(ladder), []
-        for step in np.geomspace(0.8, 3.0, 7):
-            parts = codec.encode(w, Stat(), index_of(float(step)))
-            size = sum(
-                len(b"".join([head, *chunks]))
-                for head, chunks in (encode_section([stream], 0) for stream in parts.streams.values())
-            )
-            whole = np.abs(w).mean(dtype=np.float64)
-            found.append((float(np.abs(w - decoded(parts, w.shape)).mean()) / whole, 8 * size / w.size))
-        ratio[ladder] = float(np.interp(0.5, *np.array(found).T))
-    best = ratio[Ladder()]
-    assert all(best < other for ladder, other in ratio.items() if ladder != Ladder())
-    assert 1.08 < ratio[Ladder(2, 0)] / best < 1.16
 
 
 @pytest.mark.slow

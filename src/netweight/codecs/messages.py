@@ -152,13 +152,16 @@ class _Sequence:
         return int(self._block[self._at - 1])
 
 
-def send(weights: NDArray[np.floating], rule: Rule, *, zeros: float = 0.0, steps: int = 1 << 40) -> Sent:
-    """Run the rule until so many messages are sent, so few weights are zero, or nothing exceeds the threshold.
+def send(
+    weights: NDArray[np.floating], rule: Rule, *, zeros: float = 0.0, error: float = 0.0, steps: int = 1 << 40
+) -> Sent:
+    """Run the rule until so many messages are sent, so little is missing, or nothing exceeds the threshold.
 
     Args:
         weights: float [n].
         rule: of thresholds.
         zeros: share of weights that are still zero at the end.
+        error: mean residual at the end, in mean magnitudes.
         steps: most messages.
 
     Raises:
@@ -178,7 +181,7 @@ def send(weights: NDArray[np.floating], rule: Rule, *, zeros: float = 0.0, steps
     clock, sequence, total = _Clock(rule, w.size, mean), _Sequence(w.size), np.zeros(w.size)
     rows: list[tuple[int, int, float, bool, bool]] = []
     left = w.size
-    while len(rows) < steps and left > zeros * w.size:
+    while len(rows) < steps and left > zeros * w.size and clock.mean > error * mean:
         before = clock.refreshes
         while not (candidate := residual > clock.threshold).any() and rule.refreshed:
             clock.refresh()
