@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable
 
 from experiments import (
+    bit_accounting,
     importance_pruning,
     importance_quantisation,
     iterative_pruning,
+    ladder_rate,
     laplacian_curves,
     laplacian_weights,
     lenet5_file,
+    one_shot_pruning,
     perturbation,
     relu_centroids,
     relu_pruning,
     scalar_references,
+    successive_refinement,
     surp_rule,
     temperature,
     tightness,
@@ -35,6 +39,7 @@ RUNS: dict[str, Callable[[int], Result]] = {
     "laplacian_curves": laplacian_curves.run,
     "zero_rate": zero_rate.run,
     "surp_rule": surp_rule.run,
+    "ladder_rate": ladder_rate.run,
     "scalar_references": scalar_references.run,
 }
 
@@ -45,6 +50,9 @@ NETWORK_RUNS: dict[str, NetworkRun] = {
     "temperature": temperature.run,
     "iterative_pruning": iterative_pruning.run,
     "lenet5_file": lenet5_file.run,
+    "one_shot_pruning": one_shot_pruning.run,
+    "successive_refinement": successive_refinement.run,
+    "bit_accounting": bit_accounting.run,
 }
 
 

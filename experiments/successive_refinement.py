@@ -36,7 +36,7 @@ def run(seed: int, data: Path, full: bool) -> Result | None:
     for network in networks:
         mine = prefixes(network, TESTS[full])
         falls = all(after[3] < before[3] for before, after in itertools.pairwise(mine))
-        sizes = between([row[2] for row in mine])
+        sizes = between([row[2] for row in mine]) if full else [row[2] for row in mine]
         again = {codecs: separately(network, sizes, codecs, TESTS[full]) for codecs in ("surp", "all")}
         shares = {codecs: area(mine, found) for codecs, found in again.items()}
         stopped = area(stairs(mine), again["surp"])

@@ -13,7 +13,10 @@ from netweight.importance.stat import Stat
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("importance_pruning", "importance_quantisation", "temperature", "iterative_pruning", "lenet5_file")
+NAMES = (
+    "importance_pruning", "importance_quantisation", "temperature", "iterative_pruning", "lenet5_file",
+    "one_shot_pruning", "successive_refinement",
+)  # fmt: skip
 
 
 def module(name: str):
@@ -53,7 +56,7 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "bit_accounting"])
 def test_files_are_complete(name, data, tmp_path):
     line = module("figures").network_report(name, module(name).run, 0, data, tmp_path)
     assert line.startswith(("holds: ", "DOES NOT HOLD: "))
@@ -155,3 +158,46 @@ def test_the_comparison_counts_what_is_sure():
         curves.scores[x, "fisher"] = score(np.add(base, shift))
     assert curves.against("fisher") == (3, 2, 1, 1)
     assert curves.difference(1, "fisher") == (pytest.approx(-1.0), pytest.approx(np.std([1, 1.1, 1, 0.9], ddof=1) / 2))
+
+
+def test_areas_of_prefixes():
+    """Straight lines between points, where both have points; a reader who waits has the accuracy before."""
+    refinement = module("successive_refinement")
+    mine = [("n", "prefix", size, 0.0, 0.0, accuracy, 0.0) for size, accuracy in ((10, 0.0), (20, 0.5), (40, 1.0))]
+    other = [("n", "surp", size, 0.0, 0.0, accuracy, 0.0) for size, accuracy in ((20, 0.5), (40, 1.0), (80, 1.0))]
+    assert refinement.area(mine, other) == pytest.approx(1)
+    flat = [(*row[:5], 1.0, row[6]) for row in other]
+    assert refinement.area(mine, flat) == pytest.approx(0.75)
+    waited = refinement.area(refinement.stairs(mine), [(*row[:5], 1.0, row[6]) for row in mine])
+    assert waited == pytest.approx((9 * 0.0 + 0.25 + 19 * 0.5 + 0.75) / 30)
+    assert refinement.between([10, 11, 44]) == [10, 11, 22, 44]
+
+
+def test_what_a_stream_costs_and_gives():
+    """At a share of the error each method has it; sparse formats by hand."""
+    accounting = module("bit_accounting")
+    w = {"w": np.random.default_rng(0).laplace(size=(100, 100)).astype(np.float32)}
+    size, zeros = accounting.pruned(w, 0.5, "CSR")
+    assert size == 6 * round(10_000 * (1 - zeros)) + 4 * 101
+    left = np.sort(np.abs(w["w"]).reshape(-1))[: round(10_000 * zeros)].sum() / np.abs(w["w"]).sum()
+    assert left == pytest.approx(0.5, abs=1e-3)
+    for method in ("messages", "surp", "uniform"):
+        size, zeros = accounting.spent(w, 0.5, method)
+        assert 8 * size / 10_000 > 1.0, "R(D) is one bit"
+        assert 0.6 < zeros < 0.85
+
+
+def test_cuts_have_the_sparsity_they_say(data):
+    one_shot = module("one_shot_pruning")
+    network = module("networks").load("lenet300", data)
+    weights = {name: network.weights[name] for name in network.matrices}
+    total = sum(w.size for w in weights.values())
+    small = {name: w[:40, :40] for name, w in weights.items()}
+    stream, hit = one_shot.stream(small, 0.8)
+    for tensors, whole, slack in (
+        (one_shot.climbed(weights, 0.2), total, 0.002),
+        (one_shot.cut(weights, 0.2, "lamp"), total, 1e-4),
+        (one_shot.stopped(small, stream, hit, 0.2), sum(w.size for w in small.values()), 1e-3),
+    ):
+        kept = sum(int(np.count_nonzero(w)) for w in tensors.values())
+        assert kept / whole == pytest.approx(0.2, abs=slack)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = (
     "waterfilling", "tightness", "universal_price", "relu_pruning", "relu_centroids", "perturbation",
-    "laplacian_curves", "zero_rate", "surp_rule",
+    "laplacian_curves", "zero_rate", "surp_rule", "ladder_rate",
 )  # fmt: skip
 
 
