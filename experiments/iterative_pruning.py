@@ -19,11 +19,10 @@ STOPS = {7: 0.8, 10: 0.9, 13: 0.95, 17: 0.98}
 BUDGETS = {
     "lenet300": Budget(1.0, 0.02),
     "lenet5": Budget(0.25, 0.02),
-    "resnet20": Budget(0.125, 0.01, shift=4, flip=True, batch=64),
 }
 # Epochs a round are few: a run has to end in minutes on one core. Other methods of `netweight.prune` go in by name.
 REDUCED = (("lenet300",), ("surp", "lamp"), 6000, 1)
-FULL = (("lenet5", "resnet20"), ("surp", "lamp"), 60_000, 1)
+FULL = (("lenet5",), ("surp", "lamp"), 60_000, 1)
 
 
 def run(seed: int, data: Path, full: bool) -> Result | None:

@@ -13,8 +13,8 @@ from experiments.figures import Result, holds, network_command
 from experiments.networks import Network, judge_weights, load
 from experiments.paper1 import Stats, measured, pruned
 
-TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
-LIFTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # mu in units of the network's mean second derivative
+TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 9.0, 12.0)
+LIFTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # mu in units of the network's mean second derivative
 
 
 def run(seed: int, data: Path, full: bool) -> Result | None:
