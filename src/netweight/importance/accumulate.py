@@ -14,7 +14,7 @@ from netweight.importance.sums import HALVES, Sums
 __all__ = ["MatrixSums", "VectorSums"]
 
 CHUNK: Final = 1 << 23  # numbers of unfolded inputs at a time
-FULL_ROWS: Final = 2048  # rows up to which their second moment is a full matrix
+AT_ONCE: Final = 256  # vectors that are multiplied together
 
 
 class MatrixSums:
@@ -25,15 +25,17 @@ class MatrixSums:
         shape: of the weight.
         exact: collect the square of every weight's gradient instead, which needs inputs and gradients together.
         axis: of the samples, in the layer's input and output; None where there is none.
+        full: rows up to which their second moment is a full matrix.
     """
 
-    def __init__(self, layer: Map, shape: tuple[int, ...], exact: bool, axis: int | None) -> None:
-        self.map, self.shape, self.exact, self.axis = layer, shape, exact, axis
+    def __init__(self, layer: Map, shape: tuple[int, ...], exact: bool, axis: int | None, full: int) -> None:
+        self.map, self.shape, self.exact, self.axis, self.full = layer, shape, exact, axis, full
         self.tokens = [0.0] * HALVES
         self.seen = False
         self._columns: Tensor | None = None
         self._rows: Tensor | None = None
         self._squares: Tensor | None = None
+        self._waiting: dict[tuple[bool, int], list[Tensor]] = {}
 
     def add_inputs(self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None) -> None:
         """Count the layer's input.
@@ -81,22 +83,40 @@ class MatrixSums:
 
     def _add(self, v: Tensor, half: int, *, rows: bool) -> None:
         """Add sum_t v_t v_t^T: float32 products of a chunk, float64 sums."""
-        total = self._total(rows=rows, device=v.device)
+        total = self._total(rows=rows, device=v.device)[half]
         if rows:
             v = v[:, 0].reshape(len(v), self.map.groups, -1)
-        if total.ndim == 2:
-            total[half] += v.square().sum(0).double().reshape(-1)
-        elif v.shape[1] == 1:
-            total[half, 0] += (v[:, 0].T @ v[:, 0]).double()
+        if total.ndim == 1:
+            total += v.square().sum(0).double().reshape(-1)
+        elif v.shape[1] > 1:
+            total += v.permute(1, 2, 0) @ v.permute(1, 0, 2)
         else:
-            total[half] += (v.permute(1, 2, 0) @ v.permute(1, 0, 2)).double()
+            self._buffer(total[0], (rows, half), v[:, 0])
+
+    def _buffer(self, total: Tensor, key: tuple[bool, int], v: Tensor) -> None:
+        """Multiply many vectors at a time: for a few of them the sum itself is what takes the time."""
+        waiting = self._waiting.setdefault(key, [])
+        count = sum(map(len, waiting)) + len(v)
+        if count < AT_ONCE:
+            waiting.append(v.clone())  # the model may change what this is a view of
+            return
+        v = torch.cat([*waiting, v]) if waiting else v
+        waiting.clear()
+        total += v.T @ v
+
+    def _finish(self) -> None:
+        for (rows, half), waiting in self._waiting.items():
+            if waiting:
+                v = torch.cat(waiting)
+                self._total(rows=rows, device=v.device)[half][0] += v.T @ v
+        self._waiting = {}
 
     def _total(self, *, rows: bool, device: torch.device) -> Tensor:
         if rows:
             if self._rows is None:
                 r, groups = self.map.rows, self.map.groups
                 block = r // groups
-                full = r <= FULL_ROWS and not self.map.tokens and block > 1
+                full = r <= self.full and not self.map.tokens and block > 1
                 shape = (HALVES, groups, block, block) if full else (HALVES, r)
                 self._rows = torch.zeros(shape, dtype=torch.float64, device=device)
             return self._rows
@@ -127,6 +147,7 @@ class MatrixSums:
 
     def sums(self) -> Sums:
         """Give the sums as arrays."""
+        self._finish()
         if self.exact:
             assert self._squares is not None
             return Sums(self.shape, diagonal=_array(self._squares).reshape(self.shape))

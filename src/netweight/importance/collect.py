@@ -51,6 +51,7 @@ class Collector:
         exact: collect squared gradients of each weight instead of second moments.
         wanted: whether a tensor of this name is to be measured.
         largest: columns up to which a matrix is kept.
+        full: rows up to which a matrix is kept.
         mu: added to each prediction's squares.
     """
 
@@ -63,6 +64,7 @@ class Collector:
         exact: bool,
         wanted: Callable[[str], bool],
         largest: int,
+        full: int,
         mu: float = 0.0,
     ) -> None:
         self.model, self.head, self.forward, self.exact, self.largest, self.mu = (
@@ -73,6 +75,7 @@ class Collector:
             largest,
             mu,
         )
+        self.full = full
         self.matrices: dict[str, dict[int, MatrixSums]] = {}
         self.vectors = VectorSums()
         self.samples, self.predictions, self.data = 0, 0.0, 0
@@ -111,13 +114,13 @@ class Collector:
         of mean zero may be summed over them.
         """
         self._probed = batch.count > 1
-        whole, first = (
-            shapes_of(self.model, self._sites, self.forward, part.value) for part in (batch, next(batch.singles()))
-        )
+        whole, z = shapes_of(self.model, self._sites, self.forward, batch.value)
+        first, _ = shapes_of(self.model, self._sites, self.forward, next(batch.singles()).value)
+        summable = self.head.random(output_of(z))
         for path, shapes in whole.items():
             if batch.count > 1 and path in first:
                 self._axes[path] = axis_of(shapes[0], first[path][0])
-                self._singles |= self._axes[path] is None and not self.head.random
+                self._singles |= self._axes[path] is None and not summable
         if self.exact:
             uses: dict[str, int] = {}
             for path, shapes in whole.items():
@@ -274,7 +277,7 @@ class Collector:
             assert layer is not None
             shape = tuple(tensor.shape) if not rows else (rows, columns)
             axis = 0 if rows else self._axes.get(path, 0)
-            found[start] = MatrixSums(layer, shape, self.exact or layer.columns > self.largest, axis)
+            found[start] = MatrixSums(layer, shape, self.exact or layer.columns > self.largest, axis, self.full)
         return found[start]
 
     def sums(self) -> dict[str, tuple[Sums, ...]]:

@@ -50,10 +50,14 @@ class Head:
     temperature: float
     seed: int
 
-    @property
-    def random(self) -> bool:
-        """Whether vectors of different samples are independent and of mean zero, however many outputs there are."""
-        return self.estimator in ("gaussian", "labels")
+    def random(self, z: torch.Tensor) -> bool:
+        """Whether vectors of different samples are independent and of mean zero, so that they may be summed."""
+        if callable(self.loss):
+            return False
+        if self.loss == "squared":
+            return not self._exact(z[0].numel())
+        z = class_last(z)
+        return z.ndim > 2 or not self._exact(z.shape[-1])  # positions have random signs
 
     def predictions(self, z: torch.Tensor, batch: Batch) -> float:
         """Count what the loss is a mean over."""

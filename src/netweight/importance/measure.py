@@ -17,6 +17,7 @@ __all__ = ["measure"]
 OBJECTIVES: Final = ("identity", "fisher", "gradient", "hessian", "gradient+hessian")
 STRUCTURES: Final = ("kronecker", "diagonal")
 LARGEST: Final = 6144  # columns up to which their second moment is kept: 302 MB
+FULL: Final = 1024  # rows up to which theirs is
 
 Progress = Callable[[str, int, int], None]
 
@@ -36,6 +37,7 @@ def measure(
     draws: int = 2,
     mu: float = 0.0,
     largest: int = LARGEST,
+    full: int = FULL,
     seed: int = 0,
     progress: Progress | None = None,
     cancel: Callable[[], bool] | None = None,
@@ -66,6 +68,7 @@ def measure(
         draws: random vectors for each sample.
         mu: added to each sample's second derivatives.
         largest: columns up to which A is kept; a wider layer gets squared gradients.
+        full: rows up to which G is a matrix; of a taller layer it is the diagonal.
         seed: of the draws, which depend on it and on the sample's content alone.
         progress: called with ("measure", batches done, batches), and ("shrink", tensors done, tensors).
         cancel: asked before each batch; if true, what was measured so far is returned.
@@ -107,7 +110,7 @@ def measure(
     with untouched(model):
         collector = _collector(
             model, loss, chosen, structure, forward or model_inputs, wanted,
-            (cotangents, draws, temperature, seed), mu, largest,
+            (cotangents, draws, temperature, seed), mu, (largest, full),
         )  # fmt: skip
         for done, value in enumerate(batches):
             if cancel is not None and cancel():
@@ -138,7 +141,7 @@ def measure(
 
 def _collector(
     model: Any, loss: Any, objective: str, structure: str, forward: Any, wanted: Callable[[str], bool],
-    drawing: tuple[str, int, float, int], mu: float, largest: int,
+    drawing: tuple[str, int, float, int], mu: float, limits: tuple[int, int],
 ) -> Any:  # fmt: skip
     """Choose who does the work."""
     from netweight.importance.collect import Collector
@@ -151,7 +154,8 @@ def _collector(
     if drawing[0] == "hutchinson":
         return Hutchinson(model, forward, wanted, mu, first)
     head = curved if objective == "hessian" else first
-    return Collector(model, head, forward, exact=structure == "diagonal", wanted=wanted, largest=largest, mu=mu)
+    exact, (largest, full) = structure == "diagonal", limits
+    return Collector(model, head, forward, exact=exact, wanted=wanted, largest=largest, full=full, mu=mu)
 
 
 def _require(option: str, value: str, known: tuple[str, ...]) -> None:

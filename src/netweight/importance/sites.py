@@ -64,8 +64,8 @@ def covered(path: str, module: nn.Module) -> list[str]:
 
 def shapes_of(
     model: nn.Module, sites: Mapping[str, nn.Module], forward: Callable[[nn.Module, Any], Any], batch: Any
-) -> dict[str, list[tuple[int, ...]]]:
-    """Shapes of each module's outputs, call by call; nothing else happens."""
+) -> tuple[dict[str, list[tuple[int, ...]]], Any]:
+    """Shapes of each module's outputs, call by call, and what the model returned; nothing else happens."""
     calls: dict[str, list[tuple[int, ...]]] = {}
 
     def watch(path: str) -> Callable[..., None]:
@@ -78,11 +78,11 @@ def shapes_of(
     handles = [module.register_forward_hook(watch(path)) for path, module in sites.items()]
     try:
         with torch.no_grad():
-            forward(model, batch)
+            found = forward(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-    return calls
+    return calls, found
 
 
 def axis_of(whole: tuple[int, ...], first: tuple[int, ...]) -> int | None:
