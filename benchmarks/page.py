@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from . import nats, store
+from . import layer_gap, nats, store
 from .claims import judge
 from .networks import NETWORKS
 
@@ -203,6 +203,7 @@ _WRITERS: Final[Mapping[str, Callable[[_Section], str]]] = {
     "overhead": _overhead,
     "sources": _sources,
     "gap": _gap,
+    "layer_gap": lambda section: layer_gap.write(section, _table, _stamp),
     "speed": _speed,
     "encode": _encode,
     "start": _start,

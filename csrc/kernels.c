@@ -695,28 +695,70 @@ static inline void branches(float x, float rho, int32_t flip, const int32_t *rat
     }
 }
 
-/* The path of least cost from a state through m symbols; gives their integers and fine indices, returns the state it ends in. Of two
- * ways into a state as cheap, the one of even parity; of end states as cheap, the smallest. `choice`: m << bits bytes of work space. */
+/* One symbol on: cost of the best way into each state, and a bit for each that says whether its parity is odd. Of two ways as cheap, the one
+ * of even parity. Codebook 0 leads into the lower half of the states, codebook 1 into the upper half. */
+static void advance_states(const int32_t *old, int32_t *new, const int32_t *c, uint8_t *odd, const successive *q) {
+    const int states = 1 << q->bits;
+    memset(odd, 0, (size_t)states / 8);
+    for (int j = 0; j < states / 2; j++) {
+        const int other = j ^ (int)q->tap1, top = j ^ (int)q->tap0;
+        int32_t x = old[2 * j] + c[0], y = old[2 * other] + c[1], u = old[2 * j + 1] + c[2], v = old[2 * other + 1] + c[3];
+        new[j] = y < x ? y : x, odd[j >> 3] |= (uint8_t)((y < x) << (j & 7));
+        new[top] = v < u ? v : u, odd[top >> 3] |= (uint8_t)((v < u) << (top & 7));
+    }
+}
+
+#ifdef X86
+/* The same for eight states at a time; 16 states at least. An index j ^ tap is another block of eight, and within it another order. */
+AVX2 static void advance_states_avx2(const int32_t *old, int32_t *new, const int32_t *c, uint8_t *odd, const successive *q) {
+    const int states = 1 << q->bits, half = states / 2, tap0 = (int)q->tap0, tap1 = (int)q->tap1;
+    int32_t even_states[128] __attribute__((aligned(32))), odd_states[128] __attribute__((aligned(32)));
+    for (int s = 0; s < states; s += 16) {
+        __m256 a = _mm256_castsi256_ps(_mm256_load_si256((const __m256i *)(old + s))), b = _mm256_castsi256_ps(_mm256_load_si256((const __m256i *)(old + s + 8)));
+        __m256i e = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), o = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
+        _mm256_store_si256((__m256i *)(even_states + s / 2), _mm256_permute4x64_epi64(e, 0xd8));
+        _mm256_store_si256((__m256i *)(odd_states + s / 2), _mm256_permute4x64_epi64(o, 0xd8));
+    }
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i by1 = _mm256_xor_si256(lane, _mm256_set1_epi32(tap1 & 7)), by0 = _mm256_xor_si256(lane, _mm256_set1_epi32(tap0 & 7));
+    const __m256i c0 = _mm256_set1_epi32(c[0]), c1 = _mm256_set1_epi32(c[1]), c2 = _mm256_set1_epi32(c[2]), c3 = _mm256_set1_epi32(c[3]);
+    for (int j = 0; j < half; j += 8) {
+        const int other = j ^ (tap1 & ~7), top = (j ^ tap0) & ~7;
+        __m256i x = _mm256_add_epi32(_mm256_load_si256((const __m256i *)(even_states + j)), c0);
+        __m256i y = _mm256_add_epi32(_mm256_permutevar8x32_epi32(_mm256_load_si256((const __m256i *)(even_states + other)), by1), c1);
+        __m256i u = _mm256_add_epi32(_mm256_load_si256((const __m256i *)(odd_states + j)), c2);
+        __m256i v = _mm256_add_epi32(_mm256_permutevar8x32_epi32(_mm256_load_si256((const __m256i *)(odd_states + other)), by1), c3);
+        _mm256_store_si256((__m256i *)(new + j), _mm256_min_epi32(x, y));
+        odd[j >> 3] = (uint8_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y)));
+        _mm256_store_si256((__m256i *)(new + top), _mm256_permutevar8x32_epi32(_mm256_min_epi32(u, v), by0));
+        odd[top >> 3] = (uint8_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_permutevar8x32_epi32(_mm256_cmpgt_epi32(u, v), by0)));
+    }
+}
+#endif
+
+/* The path of least cost from a state through m symbols; gives their integers and fine indices, returns the state it ends in: of end states
+ * as cheap, the smallest. `choice`: m << bits >> 3 bytes of work space. */
 static int path(const int32_t (*cost)[4], const int16_t (*value)[4], int64_t m, int state, const successive *q, uint8_t *choice, int16_t *k, float *r) {
-    const int states = 1 << q->bits, half = states / 2;
-    int32_t a[256], b[256], *old = a, *new = b;
+    const int states = 1 << q->bits, half = states / 2, width = states / 8;
+    int32_t a[256] __attribute__((aligned(32))), b[256] __attribute__((aligned(32))), *old = a, *new = b;
     for (int s = 0; s < states; s++) old[s] = s == state ? 0 : FAR;
+#ifdef X86
+    const int wide = states >= 16 && has_avx2();
+#endif
     for (int64_t t = 0; t < m; t++) {
-        const int32_t *c = cost[t];
-        uint8_t *into = choice + t * states;
-        for (int j = 0; j < half; j++) { /* from codebook 0 into the lower half, from codebook 1 into the upper half */
-            const int other = j ^ (int)q->tap1, top = j ^ (int)q->tap0;
-            int32_t x = old[2 * j] + c[0], y = old[2 * other] + c[1], u = old[2 * j + 1] + c[2], v = old[2 * other + 1] + c[3];
-            new[j] = y < x ? y : x, into[j] = y < x;
-            new[top] = v < u ? v : u, into[top] = v < u;
-        }
+#ifdef X86
+        if (wide) advance_states_avx2(old, new, cost[t], choice + t * width, q);
+        else
+#endif
+        advance_states(old, new, cost[t], choice + t * width, q);
         int32_t *swap = old;
         old = new, new = swap;
     }
     int best = 0;
     for (int s = 1; s < states; s++) if (old[s] < old[best]) best = s;
     for (int64_t t = m - 1, s = best; t >= 0; t--) {
-        const int parity = choice[t * states + s], book = s >= half, j = (int)s ^ (book ? (int)q->tap0 : 0) ^ (parity ? (int)q->tap1 : 0);
+        const int parity = choice[t * width + (s >> 3)] >> (s & 7) & 1, book = s >= half;
+        const int j = (int)s ^ (book ? (int)q->tap0 : 0) ^ (parity ? (int)q->tap1 : 0);
         const int32_t v = value[t][2 * book + parity];
         k[t] = (int16_t)v;
         r[t] = (float)(2 * v - book * ((v > 0) - (v < 0)));
@@ -773,7 +815,7 @@ API int64_t nw_feedback(float *x, const float *start, const float *m, const floa
     const int64_t rows = q->rows, height = rows / q->groups, plane = from / q->per_plane, first = plane * q->span;
     int32_t (*cost)[4] = malloc((size_t)rows * sizeof *cost);
     int16_t (*value)[4] = malloc((size_t)rows * sizeof *value);
-    uint8_t *choice = malloc((size_t)(rows < LONGEST_PATH ? rows : LONGEST_PATH) << q->bits);
+    uint8_t *choice = malloc((size_t)(rows < LONGEST_PATH ? rows : LONGEST_PATH) << q->bits >> (q->bits ? 3 : 0));
     float *error = malloc((size_t)(to - from) * (size_t)rows * sizeof *error);
     if (!cost || !value || !choice || !error) { free(cost); free(value); free(choice); free(error); return -1; }
     for (int64_t j = from; j < to; j++) {

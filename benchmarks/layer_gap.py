@@ -1,0 +1,245 @@
+"""Bits above the Gaussian bound of each layer alone, with the second moment of its real inputs, beside four rivals.
+
+The bound is reverse water-filling on the eigenvalues of A with the variance of the tensor's weights: R(D) of rows of
+independent Gaussian weights of that variance. Trained weights are not: where the rows differ in size, or are small
+along strong inputs, a file may lie below it, which is no contradiction; *own variances* is the same bound with each
+row's own variance. Rates are whole files that hold one layer alone, header, levels, steps, tables and checksums
+included. Rivals are written with the same coder, by their own rule of quantisation:
+
+    rounding        plain rounding, one step
+    RDO             plain rounding weighed against the rate, as DeepCABAC does: the codec `uniform`
+    GPTQ            feedback without a ridge, plain rounding, one step; columns in their order or largest input first
+    CERWU           feedback with the ridge and the rest of the rate in each decision, one step (its objective)
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+import netweight as nw
+from netweight.codecs.base import Point, index_of
+from netweight.codecs.feedback import Feedback, FeedbackScalar
+from netweight.codecs.lattice import Grid
+from netweight.codecs.ridge import FLOOR, Array, Matrix, Spectrum, matrix_of
+from netweight.codecs.successive import Problem, first_rates, learnt_rates, quantise, scanned
+from netweight.codecs.whitened import RUN, gain, theta_of
+from netweight.entropy.layout import UNIT_CLASS, Levels
+from netweight.entropy.stream import IntStream, encode_section
+from netweight.importance.stat import Stat
+from netweight.theory import gaussian
+
+from . import store
+
+__all__ = ["BITS", "METHODS", "bound_bits", "measure", "write"]
+
+BITS: Final = (2.0, 3.0, 4.0)
+REALS_BYTES: Final = 5  # the scale
+CHUNK_BYTES: Final = 7  # its length and checksum
+SCALAR: Final = Grid(0, FeedbackScalar.grid.kappa)
+PLAIN: Final = Grid(0, 0.0)
+Coded = tuple[float, float]  # bits a weight of the file, loss of a row as e A e^T
+
+
+def measure(options: argparse.Namespace) -> store.Records:
+    """One record for each layer and method: what it leaves at each rate."""
+    records = []
+    for key in ("resnet20", "minilm"):
+        for name, w, stat in _layers(key, options):
+            for method, code in METHODS.items():
+                tried = [code(w, stat, bits) for bits in BITS]
+                above = [bits - bound_bits(w, stat, loss) for bits, loss in tried]
+                rows = [bits - bound_bits(w, stat, loss, rows=True) for bits, loss in tried]
+                at = [bits for bits, _ in tried]
+                gaps = {"above_bits": _at(BITS, at, above), "above_rows_bits": _at(BITS, at, rows)}
+                what = {"network": key, "layer": name, "weights": int(w.size), "method": method}
+                records.append({**what, "bits": at, **gaps})
+                found = ", ".join(f"{x:+.3f}" for x in gaps["above_bits"])
+                print(f"{key} {name}, {method}: {found} at {', '.join(f'{b:.2f}' for b in at)}", flush=True)
+    return records
+
+
+def _layers(key: str, options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray[Any, Any], Stat]]:
+    """Matrices and convolutions of 32 channels and more, and the moments of their inputs on calibration data."""
+    from .tasks import task
+
+    found = task(key, options.networks)
+    if found is None:
+        print(f"{key}: no checkpoint or no data found, skipped")
+        return
+    loss = "squared" if key == "minilm" else "kl"
+    with nw.checkpoint.open_checkpoint(found.file) as checkpoint:
+        importance = nw.measure(found.build(), found.calibration, loss=loss).matched(checkpoint)
+        for name, info in checkpoint.infos.items():
+            linear = len(info.shape) == 2 and "embeddings" not in name and key == "minilm"
+            if linear or (len(info.shape) == 4 and min(info.shape[:2]) >= 32):
+                stat = importance[name]
+                yield name, checkpoint.read(name).astype(np.float32), replace(stat, weight=1.0, outputs=None)
+
+
+def _at(wanted: tuple[float, ...], bits: list[float], values: list[float]) -> list[float]:
+    """Values at the rates wanted, on lines through those that were met."""
+    order = np.argsort(bits)
+    x, y = np.array(bits)[order], np.array(values)[order]
+    out = []
+    for b in wanted:
+        j = int(np.clip(np.searchsorted(x, b), 1, x.size - 1))
+        out.append(float(y[j - 1] + (y[j] - y[j - 1]) * (b - x[j - 1]) / (x[j] - x[j - 1])))
+    return out
+
+
+def bound_bits(w: np.ndarray[Any, Any], stat: Stat, loss: float, *, rows: bool = False) -> float:
+    """R(D) a weight of independent Gaussian rows.
+
+    Args:
+        w: the layer.
+        stat: with A of one group.
+        loss: mean over the rows of e A e^T.
+        rows: each row with its own variance; else all with that of the tensor.
+    """
+    assert stat.inputs is not None
+    values = np.maximum(np.linalg.eigvalsh(stat.inputs[0]), 0.0)
+    square = np.square(w.reshape(len(w), -1), dtype=np.float64).mean(axis=1)
+    sizes = square if rows else np.array([square.mean()])
+    variances = np.sort((sizes[:, None] * values).reshape(-1))[::-1]
+    nats = float(gaussian.rate_nats(variances, loss * len(sizes)))
+    return nats / float(np.log(2)) / variances.size
+
+
+# ---- ours
+
+
+def _ours(codec: Feedback, w: np.ndarray[Any, Any], stat: Stat, bits: float) -> Coded:
+    """The codec at the step of the rate, as a file."""
+    matrix = matrix_of(w, stat)
+    assert matrix is not None
+    knob = index_of(_step(Spectrum.of(matrix), codec.grid, bits))
+    archive = nw.encode({"w": w}, nw.Plan({"w": Point(0.0, 0.0, codec.id, knob)}, 1.0), {"w": stat})
+    return 8 * archive.nbytes / w.size, 2 * stat.loss(w, w - archive["w"]) / len(w)
+
+
+def _step(spectrum: Spectrum, grid: Grid, bits: float) -> float:
+    """Whitened step at which the channel's rate and what the quantiser adds to it make so many bits."""
+    wanted = bits - (0.08 if grid.bits else 0.24)
+    low, high = -40.0, 20.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        mu = spectrum.ridge(theta_of(2.0**middle, grid))
+        rate = 0.5 * float(np.mean(np.log2(1 + spectrum.values / mu[:, None])))
+        low, high = (middle, high) if rate > wanted else (low, middle)
+    return float(2.0**low)
+
+
+# ---- rivals
+
+
+def _rival(feedback: str, grid: Grid, w: np.ndarray[Any, Any], stat: Stat, bits: float) -> Coded:
+    """One step, with or without feedback and ridge.
+
+    Args:
+        feedback: "none", "natural", "largest first", or "ridge".
+        grid: rounding.
+        w: the layer.
+        stat: moments of its inputs.
+        bits: wanted.
+    """
+    matrix = matrix_of(w, stat)
+    assert matrix is not None
+    ordered, back = _ordered(matrix, feedback == "largest first")
+    a, n = ordered.a[0], ordered.a.shape[1]
+    tau = float(np.sqrt(np.mean(np.square(matrix.w))))
+    step = tau * np.sqrt(2 * np.pi * np.e) * 2.0**-bits  # high rate: h(w) - log2 step
+    ridge, source = FLOOR * float(np.trace(a)) / n, ordered.w[0]
+    if feedback == "ridge":
+        spectrum = Spectrum.of(ordered)
+        whitened = _step(spectrum, grid, bits)
+        target = spectrum.target(theta_of(whitened, grid))
+        ridge, source = float(target.mu[0]), target.shrunk[0]
+        step = whitened / 2.0 ** float(np.log2(np.diagonal(target.factor[0])).mean())
+    factor = np.linalg.cholesky((a + ridge * np.eye(n))[::-1, ::-1])[::-1, ::-1]
+    diagonal = np.diagonal(factor)
+    m = np.zeros((n, n)) if feedback == "none" else factor / diagonal
+    rho = ridge / np.square(diagonal) if feedback == "ridge" else np.zeros(n)
+    base = UNIT_CLASS + round(4 * float(np.log2(np.sqrt(np.mean(np.square(source))) / step)))
+    arrays = [np.ascontiguousarray(a, np.float32) for a in ((source / step).T, m[None], rho[None])]
+    problem = Problem(arrays[0], arrays[1], arrays[2], matrix.layout, Levels(base), RUN)
+    first = quantise(problem, grid, first_rates(grid, matrix.layout))
+    found = quantise(problem, grid, learnt_rates(first.counts, grid, matrix.layout)) if grid.kappa else first
+    v = found.r.T[None] * step
+    error = ordered.w - gain(ordered, v) * v
+    stream = IntStream(scanned(found.k[back], matrix.layout), matrix.layout, Levels(base), 0, RUN)
+    return 8 * _file_bytes(stream, w) / w.size, float(np.sum((error @ ordered.a) * error)) / len(w)
+
+
+def _ordered(matrix: Matrix, largest_first: bool) -> tuple[Matrix, np.ndarray[Any, Any]]:
+    """Columns in the order in which they are quantised, and the places that undo it."""
+    n = matrix.a.shape[1]
+    order = np.argsort(-np.diagonal(matrix.a[0]), kind="stable") if largest_first else np.arange(n)
+    a: Array = matrix.a[:, order[:, None], order]
+    return Matrix(matrix.w[:, :, order], a, matrix.layout), np.argsort(order)
+
+
+def _file_bytes(stream: IntStream, w: np.ndarray[Any, Any]) -> int:
+    """Bytes of a file of this layer alone."""
+    empty = nw.encode({"w": w}, nw.Plan({"w": Point(0.0, 0.0, "uniform", index_of(1e3 * float(np.abs(w).max())))}, 1.0))
+    head, chunks = encode_section([stream], 0)
+    return empty.header_bytes + 1 + REALS_BYTES + len(head) + sum(len(chunk) + CHUNK_BYTES for chunk in chunks)
+
+
+def _uniform(w: np.ndarray[Any, Any], stat: Stat, bits: float) -> Coded:
+    step = float(np.sqrt(np.mean(np.square(w)) * 2 * np.pi * np.e)) * 2.0**-bits
+    archive = nw.encode({"w": w}, nw.Plan({"w": Point(0.0, 0.0, "uniform", index_of(step))}, 1.0))
+    return 8 * archive.nbytes / w.size, 2 * stat.loss(w, w - archive["w"]) / len(w)
+
+
+METHODS: Final[Mapping[str, Callable[[np.ndarray[Any, Any], Stat, float], Coded]]] = {
+    "rounding + entropy": partial(_rival, "none", PLAIN),
+    "RDO, as DeepCABAC": _uniform,
+    "GPTQ + entropy": partial(_rival, "natural", PLAIN),
+    "GPTQ largest first + entropy": partial(_rival, "largest first", PLAIN),
+    "CERWU's objective": partial(_rival, "ridge", SCALAR),
+    "feedback-scalar": partial(_ours, FeedbackScalar()),
+    "feedback": partial(_ours, Feedback()),
+}
+
+
+def write(section: Mapping[str, Any], table: Callable[..., str], stamp: Callable[[Mapping[str, Any]], str]) -> str:
+    """Its part of docs/results.md: means over layers."""
+    parts = [_TEXT, stamp(section)]
+    for key, title in (("minilm", "all-MiniLM-L6-v2"), ("resnet20", "ResNet-20")):
+        rows = []
+        for method in METHODS:
+            found = [r for r in section["records"] if r["network"] == key and r["method"] == method]
+            if not found:
+                continue
+            weights = np.array([r["weights"] for r in found])
+            plain = np.array([r["above_bits"] for r in found])
+            own = np.array([r["above_rows_bits"] for r in found]).mean(axis=0)
+            cells = [*plain.mean(axis=0), *np.average(plain, axis=0, weights=weights), *own]
+            rows.append([method, *(f"{x:+.3f}" for x in cells)])
+        if rows:
+            head = [f"{title}, {len(found)} layers"]
+            head += [f"{b:g} bits{what}" for what in ("", ", by weights", ", own variances") for b in BITS]
+            parts.append(table(head, rows))
+    return "\n\n".join(parts)
+
+
+_TEXT: Final = """\
+## Layers alone: bits above the Gaussian bound
+
+Mean over layers of bits a weight of a file that holds one layer alone above R(D) of Gaussian rows at the loss
+tr(E A E^T) of the file, where A is the second moment of the layer's inputs on calibration data, shrunk as `measure`
+shrinks it; at 2, 3 and 4 bits, on lines through three files near them. The bound is reverse water-filling on the
+eigenvalues of A with the variance of the tensor; *own variances* takes each row's. Trained weights may lie below
+either: they are not independent draws of one law. *By weights* is the mean weighted by the layers' sizes."""
+
+
+if __name__ == "__main__":
+    from .page import finish
+
+    finish("layer_gap", measure, store.arguments(__doc__))

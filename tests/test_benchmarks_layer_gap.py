@@ -1,0 +1,62 @@
+"""The bound of a layer alone, and that each method does what it is said to do."""
+
+import json
+
+import numpy as np
+import pytest
+from benchmarks import layer_gap
+
+from netweight.importance.stat import Stat
+
+
+@pytest.fixture(scope="module")
+def layer():
+    """Gaussian rows, correlated inputs."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((400, 32)) * np.exp(random.normal(0, 1, 32)) + random.standard_normal((400, 1))
+    return random.standard_normal((256, 32)).astype(np.float32), Stat(inputs=(x.T @ x / 400)[None])
+
+
+def test_the_bound_is_that_of_white_inputs_where_they_are_white():
+    w = np.random.default_rng(1).standard_normal((64, 16)).astype(np.float32)
+    w /= np.sqrt(np.mean(np.square(w)))
+    white = Stat(inputs=np.eye(16)[None])
+    assert layer_gap.bound_bits(w, white, 16 * 2.0**-6) == pytest.approx(3.0, abs=1e-6)
+    assert layer_gap.bound_bits(w, white, 16 * 2.0**-6, rows=True) < 3.0  # Jensen
+
+
+def test_methods_come_in_their_order_and_none_below_the_bound(layer):
+    w, stat = layer
+    above = {}
+    for method, code in layer_gap.METHODS.items():
+        bits, loss = code(w, stat, 3.0)
+        assert 2.4 < bits < 4.0
+        above[method] = bits - layer_gap.bound_bits(w, stat, loss)
+    assert min(above.values()) > 0
+    order = ["feedback", "feedback-scalar", "CERWU's objective", "GPTQ + entropy", "rounding + entropy"]
+    gaps = [above[method] for method in order]
+    assert gaps == sorted(gaps)
+    assert above["GPTQ largest first + entropy"] < above["GPTQ + entropy"]
+
+
+def test_a_rounding_rival_is_plain_rounding(layer):
+    """Without feedback the loss is that of w rounded to the nearest multiple of the step, its scale refitted."""
+    w, stat = layer
+    bits, loss = layer_gap.METHODS["rounding + entropy"](w, stat, 3.0)
+    step = float(np.sqrt(np.mean(np.square(w.astype(np.float64))) * 2 * np.pi * np.e)) / 8
+    rounded = np.rint(w / np.float32(step)).astype(np.float64)
+    through = rounded @ stat.inputs[0]
+    rounded *= np.sum(through * w) / np.sum(through * rounded)
+    assert loss == pytest.approx(2 * stat.loss(w, w - rounded) / len(w), rel=1e-3)
+    assert bits > 2.9
+
+
+def test_its_part_of_the_page():
+    records = [
+        {"network": "minilm", "layer": str(j), "weights": 10 + 20 * j, "method": "feedback", "bits": [2.0, 3.0, 4.0],
+         "above_bits": [0.1 + 0.2 * j] * 3, "above_rows_bits": [0.5] * 3}
+        for j in range(2)
+    ]  # fmt: skip
+    text = layer_gap.write({"records": records}, lambda head, rows: json.dumps([head, rows]), lambda _: "stamp")
+    assert "all-MiniLM-L6-v2, 2 layers" in text
+    assert '"feedback", "+0.200", "+0.200", "+0.200", "+0.250"' in text
