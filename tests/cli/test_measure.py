@@ -106,3 +106,13 @@ def test_wrong_inputs(folder, text, call):
     assert call("measure", "empty", "-o", "x.imp", "--data", "nothing.txt").code == 2
     assert call("measure", "empty", "-o", "x.imp").code == 2
     assert not (folder / "x.imp").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_may_name_models_only(transformers, folder, text, call):
+    (folder / "net").mkdir()
+    for name in ("pipeline", "NoSuchModel"):
+        (folder / "net" / "config.json").write_text(f'{{"architectures": ["{name}"]}}', encoding="utf-8")
+        outcome = call("measure", "net", "-o", "x.imp", "--data", text)
+        assert outcome.code == 3
+        assert f"is a '{name}', unknown to transformers" in outcome.err

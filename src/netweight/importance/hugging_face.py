@@ -66,10 +66,10 @@ def open_network(folder: Path, data: Path, samples: int, batch: int, length: int
     transformers.utils.logging.disable_progress_bar()
     try:
         names = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
-        kind = getattr(transformers, names[0], None) if names else transformers.AutoModel
-        if kind is None:
+        kind = getattr(transformers, str(names[0]), None) if names else transformers.AutoModel
+        if names and not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
             raise FormatError(
-                f"{folder} is a {names[0]}, unknown to transformers.", "Upgrade it, or measure from Python."
+                f"{folder} is a {names[0]!r}, unknown to transformers.", "Upgrade it, or measure from Python."
             )
         model = kind.from_pretrained(str(folder), local_files_only=True)
         if data.is_dir():
@@ -78,7 +78,9 @@ def open_network(folder: Path, data: Path, samples: int, batch: int, length: int
             batches, available = _texts(transformers, folder, data, samples, batch, length)
     except (OSError, ValueError, KeyError, ImportError) as error:
         fact = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise FormatError(f"transformers cannot open {folder}: {fact}", "Give a complete folder.") from error
+        raise FormatError(
+            f"The folder {folder} cannot be opened by transformers: {fact}", "Give a complete folder."
+        ) from error
     count = min(samples, available)
     bare = not names or (names[0].endswith("Model") and not names[0].endswith("HeadModel"))
     forward, loss = (unit_vectors, "squared") if bare else (call, "kl")
