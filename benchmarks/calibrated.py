@@ -3,7 +3,9 @@
 Every coder is run at a few rates; each file is judged by the outputs of the restored network on inputs that nothing was
 chosen on. Bits at a divergence are read off a line between the two nearest points, log nats against bits.
 
-    python -m benchmarks.calibrated [--networks FOLDER] [--only resnet20 --only lenet5]
+    python -m benchmarks.calibrated [--networks FOLDER] [--only resnet20] [--coder GPTQ]
+
+A run of some networks or coders keeps what is in the results file of the others.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from netweight.secant import secant
 
 from . import nncodec, store
 from .gptq import Gptq
+from .nats import CODERS, UNFED
 from .networks import float_weights
 from .process import quiet_environment, run
 from .tasks import TASKS, task
@@ -57,31 +60,43 @@ QPS: Final[Mapping[str, Sequence[int]]] = {
 
 def measure(options: argparse.Namespace) -> store.Records:
     """Records of each network, measured in a process of its own, so that peak memory is that network's."""
+    coders = getattr(options, "coder", None) or CODERS
     records = []
-    for key in options.only or TASKS:
-        command = [sys.executable, "-m", "benchmarks.calibrated", "--child", key]
+    for key in getattr(options, "only", None) or TASKS:
+        command: list[object] = [sys.executable, "-m", "benchmarks.calibrated", "--child", key]
+        command += [word for coder in coders for word in ("--coder", coder)]
         if options.networks is not None:
             command += ["--networks", options.networks]
         records += json.loads(run(command, quiet_environment(), sample=False).stdout.splitlines()[-1])
-    return records
+    return merged(store.load(options.results).get("calibrated", {}).get("records", []), records)
 
 
-def _network(found: Task) -> Iterator[dict[str, Any]]:
-    """Points of the three coders."""
+def merged(before: store.Records, now: store.Records) -> store.Records:
+    """Records of two runs: what the second measured of a network and a coder replaces what the first did."""
+    again = {(r["network"], r["coder"]) for r in now}
+    both = [*(r for r in before if (r["network"], r["coder"]) not in again), *now]
+    return sorted(both, key=lambda r: (TASKS.index(r["network"]), CODERS.index(r["coder"])))
+
+
+def _network(found: Task, coders: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Points of the coders."""
     judge, weights = _Judge(found), float_weights(found.file)
     about = {"network": found.key, "weights": weights, "figure": found.figure}
     with open_checkpoint(found.file) as checkpoint:
         began_s = time.process_time()
         importance = nw.measure(found.build(), found.calibration, loss=_loss(found)).matched(checkpoint)
         measured_s = time.process_time() - began_s
-        for point in _netweight(found, checkpoint, importance, judge):
-            yield _said({**about, "measure_cpu_s": measured_s, **point})
-        for point in _nncodec(found, judge):
-            yield _said({**about, **point})
-        rival = Gptq(checkpoint, importance)
-        for bits in BITS[found.key]:
-            done = rival.code(rival.level_of(bits * weights))
-            yield _said({**about, "coder": "GPTQ", "bytes": done.bits / 8, **judge(done.tensors)})
+        own = {"measure_cpu_s": measured_s, "version": store.setting()["versions"]["netweight"]}
+        for coder in coders:
+            if coder == "NNCodec":
+                points = _nncodec(found, judge)
+            elif coder == "GPTQ":
+                points = _gptq(Gptq(checkpoint, importance), found, weights, judge)
+            else:
+                codecs = ["trellis", "uniform", "relative"] if coder == UNFED else None
+                points = ({**own, **point} for point in _netweight(found, checkpoint, importance, judge, codecs))
+            for point in points:
+                yield _said({**about, "coder": coder, **point})
 
 
 def _said(point: dict[str, Any]) -> dict[str, Any]:
@@ -95,17 +110,21 @@ def _loss(found: Task) -> str:
     return "squared" if found.key == "minilm" else "kl"
 
 
-def _netweight(found: Task, checkpoint: Checkpoint, importance: Importance, judge: _Judge) -> Iterator[dict[str, Any]]:
+def _netweight(
+    found: Task, checkpoint: Checkpoint, importance: Importance, judge: _Judge, codecs: list[str] | None
+) -> Iterator[dict[str, Any]]:
     model, loss = found.build(), _loss(found)
     began_s = time.process_time()
-    curves = nw.sweep(checkpoint, importance)
+    curves = nw.sweep(checkpoint, importance, codecs=codecs)
     swept_s = time.process_time() - began_s
     for bits in BITS[found.key]:
         began_s = time.process_time()
-        done = secant(model, found.calibration, importance, checkpoint, divergence=loss, curves=curves, bits=bits)
+        done = secant(
+            model, found.calibration, importance, checkpoint, divergence=loss, curves=curves, codecs=codecs, bits=bits
+        )
         seconds = {"sweep_cpu_s": swept_s, "secant_cpu_s": time.process_time() - began_s}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        point = {"coder": "netweight", "bytes": done.archive.nbytes, "predicted": done.plan.loss, "peak_bytes": peak}
+        point = {"bytes": done.archive.nbytes, "predicted": done.plan.loss, "peak_bytes": peak}
         yield {**point, **seconds, **judge({name: done.archive[name] for name in done.archive})}
 
 
@@ -117,7 +136,13 @@ def _nncodec(found: Task, judge: _Judge) -> Iterator[dict[str, Any]]:
             with open_checkpoint(restored) as back:
                 tensors = {name: np.array(back.read(name)) for name in back.infos}
         seconds = {"encode_cpu_s": report["encode"]["cpu_s"], "peak_bytes": report["peak_bytes"]}
-        yield {"coder": "NNCodec", "qp": qp, "bytes": report["bytes"], **seconds, **judge(tensors)}
+        yield {"qp": qp, "bytes": report["bytes"], **seconds, **judge(tensors)}
+
+
+def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge) -> Iterator[dict[str, Any]]:
+    for bits in BITS[found.key]:
+        done = rival.code(rival.level_of(bits * weights))
+        yield {"bytes": done.bits / 8, **judge(done.tensors)}
 
 
 class _Judge:
@@ -154,6 +179,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=TASKS, help="this network; may be given again (default: all)"
     )
+    parser.add_argument("--coder", action="append", choices=CODERS, help="this coder; may be given again")
     parser.add_argument("--results", type=Path, default=store.RESULTS, metavar="FILE", help="results file to update")
     parser.add_argument("--child", choices=TASKS, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -162,7 +188,7 @@ def _arguments() -> argparse.Namespace:
 def _child(options: argparse.Namespace) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     found = task(options.child, options.networks)
-    print(json.dumps([] if found is None else list(_network(found))))
+    print(json.dumps([] if found is None else list(_network(found, options.coder))))
 
 
 if __name__ == "__main__":

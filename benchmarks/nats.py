@@ -7,14 +7,15 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["NATS", "PROMISES", "at_nats", "harmless", "write"]
+__all__ = ["CODERS", "NATS", "PROMISES", "UNFED", "at_nats", "harmless", "write"]
 
 Record = Mapping[str, Any]
 Records = Sequence[Record]
 Finding = tuple[bool, str] | None
 
 NATS: Final = (0.1, 0.03, 0.01)
-CODERS: Final = ("netweight", "NNCodec", "GPTQ")
+UNFED: Final = "netweight without feedback"  # what the second moments of the inputs are worth
+CODERS: Final = ("netweight", UNFED, "NNCodec", "GPTQ")
 TITLES: Final = {
     "lenet5": "LeNet-5",
     "resnet20": "ResNet-20",
@@ -128,17 +129,19 @@ def write(
             f"{first['original']:.4f}, {first['samples']:,} held-out inputs"
         )
         head = ("coder", *(f"bits at {nats:g} nats" for nats in NATS), "smallest with at most 0.5 points lost")
-        parts.append(table(head, [_summary(coder, _of(records, network, coder)) for coder in CODERS]))
+        there = [coder for coder in CODERS if _of(records, network, coder)]
+        parts.append(table(head, [_summary(coder, _of(records, network, coder)) for coder in there]))
         points = [_point(r) for coder in CODERS for r in _of(records, network, coder)]
         names = (
             "coder",
             "bits/weight",
-            "nats measured",
+            "nats",
             "predicted",
             first["figure"],
             "points lost",
             "CPU s",
             "peak MB",
+            "commit",
         )
         parts.append(table(names, points))
     return "\n\n".join(parts)
@@ -151,6 +154,7 @@ def _summary(coder: str, points: Records) -> list[str]:
 
 
 def _point(point: Record) -> list[str]:
+    commit = str(point.get("version", "")).partition("(")[2].rstrip(")")
     seconds = sum(float(point.get(f"{part}_cpu_s", 0)) for part in ("measure", "sweep", "secant", "encode"))
     lost = f"{loss_of(point):+.2f}" + (f" ± {100 * point['difference_se']:.2f}" if point["figure"] == "top-1" else "")
     return [
@@ -162,6 +166,7 @@ def _point(point: Record) -> list[str]:
         lost,
         f"{seconds:.1f}" if seconds else "",
         f"{point['peak_bytes'] / 1e6:,.0f}" if "peak_bytes" in point else "",
+        commit,
     ]
 
 
