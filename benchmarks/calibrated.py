@@ -40,7 +40,7 @@ from .tasks.core import Task, outputs
 
 __all__ = ["measure"]
 
-BITS: Final[Mapping[str, Sequence[float]]] = {
+BITS: Final[dict[str, Sequence[float]]] = {
     "lenet5": (0.5, 0.7, 1.0, 1.4),
     "resnet20": (2.0, 2.5, 3.0, 3.6, 4.2),
     "resnet32": (2.0, 2.5, 3.0, 3.6, 4.2),
@@ -65,6 +65,7 @@ def measure(options: argparse.Namespace) -> store.Records:
     for key in getattr(options, "only", None) or TASKS:
         command: list[object] = [sys.executable, "-m", "benchmarks.calibrated", "--child", key]
         command += [word for coder in coders for word in ("--coder", coder)]
+        command += [word for bits in getattr(options, "bits", None) or () for word in ("--bits", bits)]
         if options.networks is not None:
             command += ["--networks", options.networks]
         records += json.loads(run(command, quiet_environment(), sample=False).stdout.splitlines()[-1])
@@ -180,6 +181,7 @@ def _arguments() -> argparse.Namespace:
         "--only", action="append", choices=TASKS, help="this network; may be given again (default: all)"
     )
     parser.add_argument("--coder", action="append", choices=CODERS, help="this coder; may be given again")
+    parser.add_argument("--bits", action="append", type=float, help="rate; may be given again (default: by network)")
     parser.add_argument("--results", type=Path, default=store.RESULTS, metavar="FILE", help="results file to update")
     parser.add_argument("--child", choices=TASKS, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -188,6 +190,8 @@ def _arguments() -> argparse.Namespace:
 def _child(options: argparse.Namespace) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     found = task(options.child, options.networks)
+    if options.bits:
+        BITS[options.child] = options.bits
     print(json.dumps([] if found is None else list(_network(found, options.coder))))
 
 
