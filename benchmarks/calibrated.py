@@ -192,7 +192,7 @@ def _child(options: argparse.Namespace) -> None:
     found = task(options.child, options.networks)
     if options.bits:
         BITS[options.child] = options.bits
-    print(json.dumps([] if found is None else list(_network(found, options.coder))))
+    print(json.dumps([] if found is None else list(_network(found, options.coder or CODERS))))
 
 
 if __name__ == "__main__":

@@ -68,8 +68,14 @@ def _of(records: Records, network: str, coder: str) -> list[Record]:
     return [r for r in records if (r["network"], r["coder"]) == (network, coder)]
 
 
+def _own_at(records: Records, network: str, nats: float) -> float | None:
+    """Bits of netweight with feedback, or where that was not measured, without."""
+    found = at_nats(_of(records, network, CODERS[0]), nats)
+    return at_nats(_of(records, network, UNFED), nats) if found is None else found
+
+
 def _resnet20(records: Records) -> Finding:
-    found = at_nats(_of(records, "resnet20", "netweight"), 0.1)
+    found = _own_at(records, "resnet20", 0.1)
     return None if found is None else (found <= 2.4, f"{found:.3f}")
 
 
@@ -77,7 +83,7 @@ def _below(rival: str) -> Callable[[Records], Finding]:
     def check(records: Records) -> Finding:
         texts, least = [], math.inf
         for network in dict.fromkeys(r["network"] for r in records):
-            own, other = (at_nats(_of(records, network, coder), 0.1) for coder in ("netweight", rival))
+            own, other = _own_at(records, network, 0.1), at_nats(_of(records, network, rival), 0.1)
             if own is not None and other is not None:
                 least = min(least, 1 - own / other)
                 texts.append(f"{TITLES[network]} {100 * (1 - own / other):+.1f} %")
@@ -92,7 +98,7 @@ def _predicted(records: Records) -> Finding:
     ratios = [
         (r["predicted"] / r["nats"], 1.5 if r["nats"] < 0.03 else 2.0)
         for r in records
-        if r["coder"] == "netweight" and 0.003 <= r["nats"] <= 0.1
+        if "predicted" in r and 0.003 <= r["nats"] <= 0.1
     ]
     if not ratios:
         return None
