@@ -66,7 +66,7 @@ def open_network(folder: Path, data: Path, samples: int, batch: int, length: int
     transformers.utils.logging.disable_progress_bar()
     try:
         names = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
-        kind = getattr(transformers, str(names[0]), None) if names else transformers.AutoModel
+        kind: Any = getattr(transformers, str(names[0]), None) if names else transformers.AutoModel
         if names and not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
             raise FormatError(
                 f"{folder} is a {names[0]!r}, unknown to transformers.", "Upgrade it, or measure from Python."
