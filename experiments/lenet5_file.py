@@ -50,7 +50,7 @@ class Setting:
     shares: tuple[float, ...]
 
 
-_SOFT = Budget(0.35, 0.02, shift=1, teacher=0.7)
+_SOFT = Budget(0.35, 0.02, shift=1, teacher=0.5)
 REDUCED = Setting(
     learn=2000,
     choose=1000,
@@ -61,9 +61,9 @@ REDUCED = Setting(
     first=3,
     shares=(0.02,),
 )
-# Three epochs in all: minutes on one core. More would make it smaller.
+# Some two and a half epochs in all: minutes on one core. More would make it smaller.
 FULL = Setting(
-    learn=55_000, choose=5000, round=_SOFT, last=replace(_SOFT, rate=0.01), keep=0.6, rounds=8, first=6, shares=(0.04,)
+    learn=55_000, choose=5000, round=_SOFT, last=replace(_SOFT, rate=0.005), keep=0.5, rounds=5, first=4, shares=(0.04,)
 )
 
 
@@ -171,7 +171,7 @@ def quantised(
 ) -> nw.Archive:
     """Plan steps for the weights as they are, train through them, and encode."""
     plan = planned(state(model), share)
-    straight = train.StraightThrough(model, train.CodecProjection(plan), every=20)
+    straight = train.StraightThrough(model, train.CodecProjection(plan), every=10)
     optimizer = optimizer_of(model, setting.last)
     with pruner.masks.attach(optimizer):
         retrain(model, learn, setting.last, optimizer, random, teacher=teacher, around=straight.projected)

@@ -103,6 +103,19 @@ def test_a_held_projection_serves_several_passes(task):
         train.StraightThrough(task.model, project, every=0)
 
 
+def test_between_two_projections_the_error_is_held_and_the_weights_are_seen_to_move(task):
+    straight = train.StraightThrough(task.model, lambda t: {"0.weight": np.round(t["0.weight"])}, every=2)
+    before = arrays(task.model)["0.weight"]
+    with straight.projected():
+        error = arrays(task.model)["0.weight"] - before
+    with torch.no_grad():
+        task.model[0].weight.add_(0.125)
+    with straight.projected():
+        assert arrays(task.model)["0.weight"] == pytest.approx(before + 0.125 + error, abs=1e-6)
+    with straight.projected():
+        assert np.array_equal(arrays(task.model)["0.weight"], np.round(before + np.float32(0.125)))
+
+
 def test_an_error_inside_leaves_the_real_weights(task):
     straight = train.StraightThrough(task.model, lambda t: {"0.weight": 0 * t["0.weight"]})
     before = arrays(task.model)

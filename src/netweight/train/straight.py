@@ -20,7 +20,8 @@ class StraightThrough:
         model: its parameters are exchanged in place.
         project: such as `CodecProjection`.
         names: parameters to project; all if None.
-        every: how many forward passes share one projection; between two, w' stays as it is.
+        every: how many forward passes share one projection. Between two the error w' - w is held, not w': gradients
+            that did not see the weights move would add up to steps that are far too large.
 
     Source: Bengio, Leonard, Courville 2013.
 
@@ -56,14 +57,21 @@ class StraightThrough:
         """Put the projected weights into the model; does nothing where they are in it."""
         if self.inside:
             return
-        if not self._held or self._calls % self.every == 0:
-            found = self.project({name: array_of(p) for name, p in self._parameters.items()})
-            self._held = {name: torch.from_numpy(value) for name, value in found.items()}
+        anew = not self._held or self._calls % self.every == 0
+        found: dict[str, torch.Tensor] = {}
+        if anew:
+            arrays = {name: array_of(p) for name, p in self._parameters.items()}
+            projected = self.project(arrays)
+            found = {name: torch.from_numpy(value) for name, value in projected.items()}
+            self._held = {name: value - torch.from_numpy(arrays[name]) for name, value in found.items()}
         self._calls += 1
         with torch.no_grad():
             self._behind = {name: self._parameters[name].detach().clone() for name in self._held}
-            for name, value in self._held.items():
-                self._parameters[name].copy_(value)
+            for name, error in self._held.items():
+                if anew:
+                    self._parameters[name].copy_(found[name])
+                else:
+                    self._parameters[name].add_(error.to(self._parameters[name].device))
 
     def restore(self) -> None:
         """Put the weights behind back; does nothing where they are in the model."""
