@@ -13,22 +13,22 @@ from experiments.figures import Result, holds, network_command
 from experiments.networks import Network, judge_weights, load
 from experiments.paper1 import Stats, measured, pruned
 
-TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 9.0, 12.0)
-LIFTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # mu in units of the network's mean second derivative
+TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 12.0)
+LIFTS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)  # mu in units of the network's mean second derivative
 
 
 def run(seed: int, data: Path, full: bool) -> Result | None:
-    """Prune by the gradient at temperatures of 1 to 9, and by the Hessian plus mu."""
+    """Prune by the gradient at temperatures of 1 to 12, and by the Hessian plus mu."""
     del seed
     perceptron, residual = load("lenet300", data), load("resnet20", data)
     if perceptron is None or residual is None:
         return None
     samples, tests = (300, 10_000) if full else (100, 2000)
     rows: list[tuple[str, str, float, float, float, float]] = []
-    for temperature in TEMPERATURES if full else TEMPERATURES[::4]:
+    for temperature in TEMPERATURES if full else TEMPERATURES[::3]:
         stats = measured(perceptron, "gradient", samples, temperature=temperature)
         rows += points(perceptron, "temperature", temperature, stats, (0.05, 0.075, 0.1), tests)
-    network, kept = (residual, (0.4, 0.5, 0.6)) if full else (perceptron, (0.1, 0.15, 0.2))
+    network, kept = (residual, (0.4, 0.5)) if full else (perceptron, (0.1, 0.15, 0.2))
     found = measured(network, "hessian", 100)
     hessian = {name: found.raw(name) for name in found}  # without the floor that `Importance` chooses itself
     for lift in LIFTS if full else LIFTS[::2]:
