@@ -11,6 +11,7 @@ from netweight.codecs.base import Point, index_of
 from netweight.codecs.codebook import FREE
 from netweight.codecs.registry import codecs
 from netweight.codecs.sparse import knob_of
+from netweight.importance.stat import Stat
 from netweight.theory import discrete, gaussian
 from netweight.theory.scalar import GeneralizedGaussian, rate_nats
 
@@ -36,7 +37,9 @@ def coded(kind: str, codec: str, step: float) -> tuple[float, float]:
     """Bits a weight of the whole file, and mean squared error of what comes out of it."""
     w = source(kind)
     knob = {"codebook": index_of(step) - FREE, "sparse": knob_of(min(0.15 / step, 0.9), 6)}.get(codec, index_of(step))
-    archive = nw.encode({"w": w}, nw.Plan({"w": Point(0, 0, codec, knob)}, 0.0))
+    # White inputs, which codecs that shape errors ask for; the loss is then half the squared error as for the others.
+    stats = {"w": Stat(inputs=np.eye(SHAPE[1])[None])} if codec.startswith("feedback") else {"w": Stat()}
+    archive = nw.encode({"w": w}, nw.Plan({"w": Point(0, 0, codec, knob)}, 0.0), stats)
     error = w.astype(np.float64) - archive["w"]
     return 8 * archive.nbytes / N, float(np.mean(error * error))
 
