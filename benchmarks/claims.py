@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from . import layer_gap
 from .nats import PROMISES
 
 __all__ = ["Verdict", "judge"]
@@ -244,4 +245,5 @@ _PROMISES: Final[tuple[tuple[str, str, Callable[[Records], _Finding]], ...]] = (
     ("encode", "... in under 3x the input's bytes of peak memory", _encode_memory),
     ("start", "netweight --help: under 0.3 s", _help),
     *PROMISES,
+    *layer_gap.PROMISES,
 )

@@ -15,7 +15,7 @@ included. Rivals are written with the same coder, by their own rule of quantisat
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -36,13 +36,14 @@ from netweight.theory import gaussian
 
 from . import store
 
-__all__ = ["BITS", "METHODS", "bound_bits", "measure", "write"]
+__all__ = ["BITS", "METHODS", "PROMISES", "bound_bits", "measure", "write"]
 
 BITS: Final = (2.0, 3.0, 4.0)
 REALS_BYTES: Final = 5  # the scale
 CHUNK_BYTES: Final = 7  # its length and checksum
 SCALAR: Final = Grid(0, FeedbackScalar.grid.kappa)
 PLAIN: Final = Grid(0, 0.0)
+Records = Sequence[Mapping[str, Any]]
 Coded = tuple[float, float]  # bits a weight of the file, loss of a row as e A e^T
 
 
@@ -229,6 +230,33 @@ def write(section: Mapping[str, Any], table: Callable[..., str], stamp: Callable
     return "\n\n".join(parts)
 
 
+def _mean_above(network: str, method: str, most_bits: float) -> Callable[[Records], tuple[bool, str] | None]:
+    """Whether the mean over layers stays below at every rate."""
+
+    def check(records: Records) -> tuple[bool, str] | None:
+        found = [r["above_bits"] for r in records if r["network"] == network and r["method"] == method]
+        if not found:
+            return None
+        means = np.mean(found, axis=0)
+        text = ", ".join(f"{mean:+.3f} at {b:g}" for mean, b in zip(means, BITS, strict=True))
+        return bool(means.max() <= most_bits), f"{text} bits, {len(found)} layers"
+
+    return check
+
+
+PROMISES: Final[tuple[tuple[str, str, Callable[[Records], tuple[bool, str] | None]], ...]] = tuple(
+    (
+        "layer_gap",
+        f"{title}, {method}: at most {most_bits:g} bit above the Gaussian bound at 2, 3 and 4 bits, mean over layers",
+        _mean_above(network, method, most_bits),
+    )
+    for network, title, method, most_bits in (
+        ("minilm", "all-MiniLM-L6-v2's linear layers", "feedback-scalar", 0.30),
+        ("minilm", "all-MiniLM-L6-v2's linear layers", "feedback", 0.15),
+        ("resnet20", "ResNet-20's convolutions of 32 channels and more", "feedback-scalar", 0.40),
+        ("resnet20", "ResNet-20's convolutions of 32 channels and more", "feedback", 0.30),
+    )
+)
 _TEXT: Final = """\
 ## Layers alone: bits above the Gaussian bound
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import encode, gap, lossless, overhead, rate, rivals, sources, speed, start, store
+from . import encode, gap, layer_gap, lossless, overhead, rate, rivals, sources, speed, start, store
 from .page import finish
 
 _SECTIONS: Final = {
     "start": start.measure,
     "sources": sources.measure,
     "gap": gap.measure,
+    "layer_gap": layer_gap.measure,
     "overhead": overhead.measure,
     "lossless": lossless.measure,
     "rate": rate.measure,

@@ -60,3 +60,12 @@ def test_its_part_of_the_page():
     text = layer_gap.write({"records": records}, lambda head, rows: json.dumps([head, rows]), lambda _: "stamp")
     assert "all-MiniLM-L6-v2, 2 layers" in text
     assert '"feedback", "+0.200", "+0.200", "+0.200", "+0.250"' in text
+
+
+def test_promises_are_kept_or_broken_by_the_means():
+    records = [{"network": "minilm", "method": "feedback", "above_bits": [gap] * 3} for gap in (0.05, 0.2)]
+    verdicts = {text: check(records) for _, text, check in layer_gap.PROMISES}
+    found = [verdict for verdict in verdicts.values() if verdict is not None]
+    assert found == [(True, "+0.125 at 2, +0.125 at 3, +0.125 at 4 bits, 2 layers")]
+    records[0]["above_bits"] = [0.05, 0.05, 0.2]
+    assert [v[0] for _, _, check in layer_gap.PROMISES if (v := check(records))] == [False]

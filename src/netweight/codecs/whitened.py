@@ -14,7 +14,7 @@ from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
 
 FAR = 15000.0  # fine steps: below it all integers have 16 bits, feedback included
 RUN = 20
-TABLE_BITS = (60.0, 400.0)  # to describe the tables of one more class, without and with neighbours
+TABLE_BITS = (60.0, 800.0)  # to describe the tables of one more class, without and with neighbours
 
 
 def theta_of(step: float, grid: Grid) -> float:
