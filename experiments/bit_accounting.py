@@ -29,7 +29,7 @@ def run(seed: int, data: Path, full: bool) -> Result | None:
     """Give each method the same mean absolute error, in shares of the mean magnitude, and count its bytes."""
     side = WEIGHTS[full] // 100
     sources = {"Laplacian": {"w": np.random.default_rng(seed).laplace(size=(side, 100)).astype(np.float32)}}
-    for name in ("lenet5", "resnet20") if full else ():
+    for name in ("resnet20",) if full else ():
         if network := load(name, data):
             sources[name] = {key: normalised(network.weights[key]) for key in network.matrices}
     rows = []

@@ -15,8 +15,8 @@ import netweight as nw
 from experiments.figures import Result, floats, holds, network_command
 from experiments.networks import Network, judge_weights, load
 
-REDUCED, FULL = ("lenet300",), ("lenet300", "lenet5", "resnet20")
-BITS = {"lenet300": 2.5, "lenet5": 2.5, "resnet20": 4.0}  # of the whole stream, a weight
+REDUCED, FULL = ("lenet300",), ("lenet300", "resnet20")
+BITS = {"lenet300": 2.5, "resnet20": 4.0}  # of the whole stream, a weight
 TESTS = {False: 1000, True: 10_000}
 NEAR = 0.15  # share of the area that may be lost
 HEADER = ("network", "way", "bytes", "absolute_error", "zeros", "accuracy", "cross_entropy_nats")

@@ -33,6 +33,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 SHRINK, PATIENCE = 0.9, 20  # of alpha, at every so many refreshes
 HEADER = struct.Struct("<?QQdd")
+NEAR = 0.9  # of a threshold: residuals above that may exceed the next ones; they only fall
 AHEAD = 1 << 12  # indices of the random sequence that are made at once
 GAP, BURST = 64, 20  # first guesses of messages between refreshes, and of refreshes on end
 
@@ -152,6 +153,24 @@ class _Sequence:
         return int(self._block[self._at - 1])
 
 
+class _Candidates:
+    """Which residuals exceed a threshold that falls little by little: only those near it are looked at each time."""
+
+    def __init__(self, residual: Array) -> None:
+        self.residual, self.mask = residual, np.zeros(residual.size, np.bool_)
+        self.floor, self.near = np.inf, np.zeros(0, np.intp)
+
+    def above(self, threshold: float) -> bool:
+        """Bring the mask up to date, and tell whether there is any."""
+        if threshold < self.floor:
+            self.floor = NEAR * threshold
+            self.mask[self.near] = False
+            self.near = np.flatnonzero(self.residual > self.floor)
+        found = self.residual[self.near] > threshold
+        self.mask[self.near] = found
+        return bool(found.any())
+
+
 def send(
     weights: NDArray[np.floating], rule: Rule, *, zeros: float = 0.0, error: float = 0.0, steps: int = 1 << 40
 ) -> Sent:
@@ -179,15 +198,16 @@ def send(
             f"The mean magnitude is {mean:.3g}, the factor {rule.factor:.3g}.", "Give positive, finite ones."
         )
     clock, sequence, total = _Clock(rule, w.size, mean), _Sequence(w.size), np.zeros(w.size)
+    candidates = _Candidates(residual)
     rows: list[tuple[int, int, float, bool, bool]] = []
     left = w.size
     while len(rows) < steps and left > zeros * w.size and clock.mean > error * mean:
         before = clock.refreshes
-        while not (candidate := residual > clock.threshold).any() and rule.refreshed:
+        while not (some := candidates.above(clock.threshold)) and rule.refreshed:
             clock.refresh()
-        if not candidate.any():
+        if not some:
             break
-        wait, index = sequence.until(candidate)
+        wait, index = sequence.until(candidates.mask)
         rows.append((wait, clock.refreshes - before, clock.threshold, total[index] == 0, bool(w[index] < 0)))
         left -= total[index] == 0
         residual[index] -= clock.threshold
