@@ -47,7 +47,7 @@ def verify(options: Namespace, console: Console) -> int:
                 data |= comparison.data()
                 lines += ["", *comparison.lines(), *(["", *problems] if problems else [])]
     if missing:
-        problems.append(f"the file ends early: {missing} sections that refine the network are missing")
+        problems.append(f"the file ends early: sections that refine the network are missing ({missing})")
         lines += ["", problems[-1]]
     data["problems"] = problems
     console.story(f"verified in {format_seconds(time.perf_counter() - begin_s)}")
