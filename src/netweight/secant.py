@@ -37,7 +37,7 @@ __all__ = ["Secant", "scaled", "secant"]
 
 POWER: Final = 0.7  # of what was measured; the rest is the sensitivity before
 LARGEST: Final = 50.0  # factor of one round
-ROUNDS: Final = 2
+ROUNDS: Final = 4  # two leave layers starved below 2 bits a weight, where the first plan is far off
 CLOSE: Final = 0.1  # log of predicted over measured, at which the search for a loss ends
 SEARCHES: Final = 6
 LEAST_NATS: Final = 1e-9  # below it a measured divergence is rounding of float32
