@@ -31,6 +31,7 @@ from netweight.codecs.successive import Problem, first_rates, learnt_rates, quan
 from netweight.codecs.whitened import RUN, gain, theta_of
 from netweight.entropy.layout import UNIT_CLASS, Levels
 from netweight.entropy.stream import IntStream, encode_section
+from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.theory import gaussian
 
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> store.Records:
     for key in ("resnet20", "minilm"):
         for name, w, stat in _layers(key, options):
             for method, code in METHODS.items():
-                tried = [code(w, stat, bits) for bits in BITS]
+                tried = list(_tried(partial(code, w, stat)))
                 above = [bits - bound_bits(w, stat, loss) for bits, loss in tried]
                 rows = [bits - bound_bits(w, stat, loss, rows=True) for bits, loss in tried]
                 at = [bits for bits, _ in tried]
@@ -63,6 +64,15 @@ def measure(options: argparse.Namespace) -> store.Records:
                 found = ", ".join(f"{x:+.3f}" for x in gaps["above_bits"])
                 print(f"{key} {name}, {method}: {found} at {', '.join(f'{b:.2f}' for b in at)}", flush=True)
     return records
+
+
+def _tried(code: Callable[[float], Coded]) -> Iterator[Coded]:
+    """Every rate that the method's integers can hold: few inputs may take most of the energy, and all of the levels."""
+    for bits in BITS:
+        try:
+            yield code(bits)
+        except UsageError as error:
+            print(f"not at {bits:g} bits: {error.fact}", flush=True)
 
 
 def _layers(key: str, options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray[Any, Any], Stat]]:
@@ -262,9 +272,10 @@ _TEXT: Final = """\
 
 Mean over layers of bits a weight of a file that holds one layer alone above R(D) of Gaussian rows at the loss
 tr(E A E^T) of the file, where A is the second moment of the layer's inputs on calibration data, shrunk as `measure`
-shrinks it; at 2, 3 and 4 bits, on lines through three files near them. The bound is reverse water-filling on the
-eigenvalues of A with the variance of the tensor; *own variances* takes each row's. Trained weights may lie below
-either: they are not independent draws of one law. *By weights* is the mean weighted by the layers' sizes."""
+shrinks it; at 2, 3 and 4 bits, on lines through three files near them, or two where few inputs with most of the energy
+would need integers beyond the format's. The bound is reverse water-filling on the eigenvalues of A with the variance of
+the tensor; *own variances* takes each row's. Trained weights may lie below either: they are not independent draws of
+one law. *By weights* is the mean weighted by the layers' sizes."""
 
 
 if __name__ == "__main__":
