@@ -9,6 +9,7 @@ escape.
 
 import ctypes
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,8 @@ def decode_runs(
     if LIBRARY is None:
         fine, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
         _require_used(used, len(chunk), segments)
-        ends = np.cumsum([s.size for s in segments])[:-1]
-        parts = zip(np.split(fine, ends), targets, strict=True)
+        ends = np.cumsum([0, *(s.size for s in segments)]).tolist()
+        parts = zip([fine[a:b] for a, b in pairwise(ends)], targets, strict=True)
         return [_run(part, model.codebooks, target) for part, target in parts], used
     wanted = [t is None or (model.levels > 1 and s.plane > 0) for s, t in zip(segments, targets, strict=True)]
     out = np.empty(sum(s.size for s in segments if any(wanted)), np.int16)
