@@ -246,7 +246,7 @@ GOOD = json.loads(nw.Plan({"w": Point(80.0, 0.5, "trellis", -900)}, 1e-3, "10 B"
         (("tensors", "w", "codec"), 7, "names no codec for 'w'"),
         (("tensors", "w", "knob"), 1.5, "knob for 'w' is 1.5"),
         (("tensors", "w", "knob"), True, "knob for 'w' is True"),
-        (("tensors", "w", "knob"), 1 << 40, "knob for 'w' is"),
+        (("tensors", "w", "knob"), (1 << 40) + 1, "knob for 'w' is"),
         (("tensors", "w", "bits"), -1, "figures for 'w' hold -1"),
         (("tensors", "w", "loss"), "x", "figures for 'w' hold 'x'"),
         (("slope",), "steep", "slope is 'steep'"),
