@@ -45,13 +45,13 @@ class Uniform(Codec):
     grid = Grid(0, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
-        """Predict steps of at most five quarters of an octave up to five bits a weight, and wider ones up to fifteen.
+        """Predict steps of at most three quarters of an octave up to five bits a weight, and wider ones up to fifteen.
 
         None where relative errors count: one step cannot be right for entries of all sizes, see `relative`.
         """
         if stat.relative:
             return []
-        points = list(probe(self.id, w, stat, self.grid, (0, 1, 3, 5, 8, 11, 15, 20)))
+        points = list(probe(self.id, w, stat, self.grid, (0, 1, 3, 5, 7, 9, 11, 14, 17, 20)))
         return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
