@@ -120,7 +120,7 @@ def decode_runs(
         parts = zip([fine[a:b] for a, b in pairwise(ends)], targets, strict=True)
         return [_run(part, model.codebooks, target) for part, target in parts], used
     wanted = [t is None or (model.levels > 1 and s.plane > 0) for s, t in zip(segments, targets, strict=True)]
-    out = np.empty(sum(s.size for s in segments if any(wanted)), np.int16)
+    out = np.empty(sum(s.size for s in segments) if any(wanted) else 0, np.int16)
     items, keep = _c_segments(segments, out)
     for item, fine_too, s, target in zip(items, wanted, segments, targets, strict=True):
         item.out = item.out if fine_too else None

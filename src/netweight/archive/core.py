@@ -211,7 +211,7 @@ class Archive(Mapping[str, Storage]):
 
     def _scale(self, number: int, opened: Opened, place: int, factor: np.float32, flat: NDArray[np.float32]) -> None:
         for chunk in opened.home[place]:
-            at, piece = next((j, p) for j, p in enumerate(opened.plan[chunk]) if p.tensor == place)
+            at, piece = opened.piece(chunk, place)
             out = flat[piece.start : piece.start + piece.size]
             if len(opened.plan[chunk]) == 1:
                 opened.scale(chunk, factor, out)
@@ -253,10 +253,9 @@ class Archive(Mapping[str, Storage]):
     def _pieces(self, number: int, opened: Opened, place: int) -> Iterator[tuple[int, Any]]:
         """Start and content of a tensor's pieces; a chunk with several tensors is kept for the others."""
         for chunk in opened.home[place]:
-            pieces = opened.plan[chunk]
-            at = next(j for j, p in enumerate(pieces) if p.tensor == place)
-            found = opened.decode(chunk) if len(pieces) == 1 else self._shared(number, opened, chunk)
-            yield pieces[at].start, found[at]
+            at, piece = opened.piece(chunk, place)
+            found = opened.decode(chunk) if len(opened.plan[chunk]) == 1 else self._shared(number, opened, chunk)
+            yield piece.start, found[at]
 
     def _shared(self, number: int, opened: Opened, chunk: int) -> list[Any]:
         with self._lock:

@@ -16,6 +16,7 @@ from netweight.dtypes import is_float, storage_dtype
 from netweight.entropy.decode import Fine, Head, decode_chunk, decode_head, empty_stream
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
+from netweight.entropy.stream import Piece
 from netweight.errors import FormatError
 from netweight.kernels import Target
 
@@ -146,6 +147,10 @@ class Opened:
         planes = list(decode_planes_chunk(self._planes, self.plan[index], data))
         self._require_checksum(index, checksum_of_bytes(data, planes))
         return planes
+
+    def piece(self, index: int, member: int) -> tuple[int, Piece]:
+        """Which of a chunk's pieces is a member's, and the piece."""
+        return next((j, p) for j, p in enumerate(self.plan[index]) if p.tensor == member)
 
     def scale(self, index: int, factor: np.float32, out: NDArray[np.float32]) -> None:
         """Decode and check a chunk that holds a piece of one tensor only, as multiples of the factor.
