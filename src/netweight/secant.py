@@ -13,6 +13,7 @@ together, and one factor for all makes the predicted sum the measured one, on in
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -161,16 +162,21 @@ def _round(
     everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
     groups = trial.groups(everything)
     ratios = dict.fromkeys(factors, 1.0)
-    for done, names in enumerate(groups):
+    passes = itertools.count(1)
+
+    def stop() -> bool:
         if cancel is not None and cancel():
-            break
+            return True
+        if progress is not None:
+            whole = len(groups) * len(batches)
+            progress("secant", place[0] * whole + next(passes), place[1] * whole)
+        return False
+
+    for names, measured in zip(groups, trial.alone(batches, archive, groups, stop), strict=True):
         predicted = sum(plan.choices[name].loss for name in names)
-        measured = mean(trial.nats(batches, archive, names))[0]
-        if predicted > 0:
+        if measured is not None and predicted > 0:
             ratio = (max(measured, LEAST_NATS) / max(predicted, LEAST_NATS)) ** POWER
             ratios |= dict.fromkeys(names, min(max(ratio, 1 / LARGEST), LARGEST))
-        if progress is not None:
-            progress("secant", place[0] * len(groups) + done + 1, place[1] * len(groups))
     # The layers' shares are known now; their sum is what all of them do together.
     predicted = sum(ratios[name] * point.loss for name, point in plan.choices.items())
     together = mean(trial.nats(batches, archive, everything))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from netweight.archive import Archive
 from netweight.checkpoint import Checkpoint
 from netweight.errors import UsageError
 from netweight.importance.naming import pair_names
+from netweight.prefix import Prefix
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +101,36 @@ class Trial:
             with self._changed(archive, names):
                 found = [self._samples(b, batch) for b, batch in zip(before, batches, strict=True)]
         return torch.cat(found)
+
+    def alone(
+        self, batches: Sequence[Any], archive: Archive, groups: Sequence[Collection[str]],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[float | None]:  # fmt: skip
+        """Mean divergence when only the tensors of one group are those of an archive, for each group; None: not tried.
+
+        What runs before the first changed tensor is computed once for each batch (`prefix`).
+
+        Args:
+            batches: as for `nats`.
+            archive: likewise.
+            groups: names.
+            stop: asked before every pass; if true, what was measured so far is given.
+        """
+        import torch
+
+        found: list[list[torch.Tensor]] = [[] for _ in groups]
+        prefix = Prefix.of(self.model)
+        with torch.no_grad(), _evaluating(self.model):
+            for batch, (names, parts) in itertools.product(batches, zip(groups, found, strict=True)):
+                if stop():
+                    break
+                if parts is found[0]:
+                    with prefix.recording():
+                        self._before[id(batch)] = self._output(batch)
+                changed = [self.own[name] for name in names if name in self.own]
+                with self._changed(archive, names), prefix.skipping(changed):
+                    parts.append(self._samples(self._before[id(batch)], batch))
+        return [mean(torch.cat(parts))[0] if parts else None for parts in found]
 
     def _samples(self, before: torch.Tensor, batch: Any) -> torch.Tensor:
         """Nats of each sample: the mean over its predictions, without those that a mask hides."""

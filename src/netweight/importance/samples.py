@@ -16,7 +16,7 @@ import torch
 
 from netweight.errors import UsageError
 
-__all__ = ["Batch", "batch_of", "model_inputs", "output_of"]
+__all__ = ["Batch", "batch_of", "model_inputs", "output_of", "tensors_of"]
 
 Mask = Callable[[Any], "torch.Tensor | None"]
 
@@ -68,7 +68,7 @@ def batch_of(value: Any, mask: Mask | None) -> Batch:
     Raises:
         UsageError: there is no tensor in it, or no sample.
     """
-    tensors = list(_tensors(value))
+    tensors = list(tensors_of(value))
     if not tensors or tensors[0].ndim == 0 or not len(tensors[0]):
         raise UsageError(
             "A batch holds no tensor with samples.", "Give tensors, (inputs, labels) pairs or dicts of them."
@@ -103,15 +103,16 @@ def _digest(tensors: list[torch.Tensor], j: int, mask: torch.Tensor | None) -> b
     return digest.digest()
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """Give every tensor of a nest of lists, tuples and mappings."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _tensors(part)
+            yield from tensors_of(part)
     elif isinstance(value, list | tuple):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_of(part)
 
 
 def _slice(value: Any, j: int, count: int) -> Any:
