@@ -154,6 +154,19 @@ def test_only_the_codecs_asked_for(make_network):
         nw.sweep(make_network("dense"), codecs=["zip"])
 
 
+def test_the_low_rates_of_a_large_matrix_are_the_trellis_s():
+    """`uniform` is not tried where `trellis` wins anyway: no slope chooses otherwise than with all its steps there."""
+    w = {"w": np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)}
+    both, alone, other = (nw.sweep(w, codecs=c)["w"] for c in (["uniform", "trellis"], ["uniform"], ["trellis"]))
+    tried = [p.bits / 512**2 for p in both.points if p.codec == "uniform"]
+    assert not [bits for bits in tried if 0.1 < bits < 2]
+    assert [p.bits / 512**2 for p in alone.points if 0.1 < p.bits / 512**2 < 2]
+    for slope in np.geomspace(1e-4, 1.0, 50):
+        best = min((alone.choose(slope), other.choose(slope)), key=lambda p: p.loss + slope * p.bits)
+        found = both.choose(slope)
+        assert found.loss + slope * found.bits == pytest.approx(best.loss + slope * best.bits, rel=1e-3)
+
+
 def test_importance_scales_the_loss(make_network):
     network = make_network("alone")
     plain, heavy = nw.sweep(network, {"w": Stat()}), nw.sweep(network, {"w": Stat(100.0)})

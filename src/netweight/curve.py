@@ -24,6 +24,7 @@ from netweight.kernel_types import Float32
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
 SHORT = 1 << 15  # entries of a vector that no codec samples
+LARGE = 1 << 17  # weights; a small tensor may be better off with a codec whose rival wins elsewhere
 LEAST = 2.0**-60  # of the loss of nothing at all: what a lossy codec loses at least
 
 Progress = Callable[[str, int, int], None]
@@ -157,14 +158,16 @@ def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str,
     lossy, exact = choose(codecs)
     raw = checkpoint.read(name)
     points: list[Point] = []
-    refines = False
+    refines, large = False, info.size > LARGE
     if lossy and is_float(info.dtype) and info.size:
         w = to_float32(raw, info.dtype).reshape(info.shape)
         if takes(w):
             stat, vector = _judged(stat, w), w.ndim == 1 and w.size <= SHORT
-            for codec in sorted(lossy, key=lambda codec: not codec.progressive):
+            for codec in sorted(lossy, key=lambda codec: (not codec.progressive, bool(codec.rival))):
                 if codec.progressive or not refines:
-                    points += codec.sweep(w, stat if codec.structured or vector else stat.flat())
+                    beside = large and any(point.codec == codec.rival for point in points)
+                    ask = codec.sweep_high if beside else codec.sweep
+                    points += ask(w, stat if codec.structured or vector else stat.flat())
                     refines = codec.progressive and bool(points)
             points = _lossy(points, 0.0 if info.dtype != "F64" else stat.flat().loss(w, raw.reshape(info.shape) - w))
     if (exact and not refines) or not points:

@@ -122,6 +122,8 @@ class Codec(ABC):
         structured: whether it wants to know which weights matter; else `sweep` and `encode` are given `stat.flat()`,
             the mean importance of a weight.
         default: whether it is tried where no codecs are named; one that mostly costs time is asked for by its id.
+        rival: id of a codec that needs fewer bits at low rates: where that one offers points for a large tensor, this
+            one is asked by `sweep_high`.
         progressive: each stream refines what those before it give. A tensor has the last ones of `streams`, as many as
             `encode` gives, and `decode` takes the first of these, any number of them; without any the tensor is zero.
             It has no reals.
@@ -135,6 +137,7 @@ class Codec(ABC):
     linear: ClassVar[str] = ""
     structured: ClassVar[bool] = False
     default: ClassVar[bool] = True
+    rival: ClassVar[str] = ""
     progressive: ClassVar[bool] = False
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
@@ -149,6 +152,10 @@ class Codec(ABC):
             w: float32, the tensor in its shape; finite.
             stat: its importance.
         """
+
+    def sweep_high(self, w: Float32, stat: Stat) -> Sequence[Point]:
+        """Predict the knobs worth trying beside the rival's: those of high rates."""
+        return self.sweep(w, stat)
 
     @abstractmethod
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:

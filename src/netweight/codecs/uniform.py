@@ -31,6 +31,10 @@ KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 
 WIDEST = UNIT_CLASS + 14
 LARGEST_SHIFT = 22
 LARGEST_INTEGER = 2.0**22 - 1
+# Classes to try; between eight of the ten the bits of a matrix were 5 % off at 1.4 bits a weight. All of a vector is a
+# few hundred bytes, where half of them are as good.
+CLASSES_TRIED, OF_VECTORS, HIGH = (0, 1, 3, 5, 7, 9, 11, 14, 17, 20), (0, 4, 9, 14, 20), (9, 11, 14, 17, 20)
+SHORT = 1 << 11  # entries of a vector
 OCTAVES = (1, 3, 6, 11)  # beyond the classes that are searched; the law in between is exact
 _MODEL = model_of(0, neighbours=False)
 
@@ -42,6 +46,7 @@ class Uniform(Codec):
     version: ClassVar[int] = 1
     reals: ClassVar[tuple[str, ...]] = ("scale",)
     linear: ClassVar[str] = "scale"
+    rival: ClassVar[str] = "trellis"
     grid = Grid(0, KAPPA)
 
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
@@ -49,9 +54,16 @@ class Uniform(Codec):
 
         None where relative errors count: one step cannot be right for entries of all sizes, see `relative`.
         """
+        return self._sweep(w, stat, OF_VECTORS if w.ndim == 1 and w.size <= SHORT else CLASSES_TRIED)
+
+    def sweep_high(self, w: Float32, stat: Stat) -> Sequence[Point]:
+        """Leave out the steps where the trellis wins: 0.2 bit a weight, up to six bits."""
+        return self._sweep(w, stat, HIGH)
+
+    def _sweep(self, w: Float32, stat: Stat, classes: Sequence[int]) -> Sequence[Point]:
         if stat.relative:
             return []
-        points = list(probe(self.id, w, stat, self.grid, (0, 1, 3, 5, 7, 9, 11, 14, 17, 20)))
+        points = probe(self.id, w, stat, self.grid, classes)
         return points + _high_rate(points, w, stat)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
