@@ -177,8 +177,10 @@ def _rival(feedback: str, grid: Grid, w: np.ndarray[Any, Any], stat: Stat, bits:
     m = np.zeros((n, n)) if feedback == "none" else factor / diagonal
     rho = ridge / np.square(diagonal) if feedback == "ridge" else np.zeros(n)
     base = UNIT_CLASS + round(4 * float(np.log2(np.sqrt(np.mean(np.square(source))) / step)))
-    arrays = [np.ascontiguousarray(a, np.float32) for a in ((source / step).T, m[None], rho[None])]
-    problem = Problem(arrays[0], arrays[1], arrays[2], matrix.layout, Levels(base), RUN)
+    arrays = [
+        np.ascontiguousarray(a, np.float32) for a in ((source / step).T, m[None], rho[None], np.ones(len(source)))
+    ]
+    problem = Problem(arrays[0], arrays[1], arrays[2], arrays[3], matrix.layout, Levels(base), RUN)
     first = quantise(problem, grid, first_rates(grid, matrix.layout))
     found = quantise(problem, grid, learnt_rates(first.counts, grid, matrix.layout)) if grid.kappa else first
     v = found.r.T[None] * step

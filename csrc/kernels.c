@@ -65,7 +65,7 @@ static int has_avx512(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 6; }
+API int64_t nw_abi(void) { return 7; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -813,10 +813,10 @@ static void feed_back(float *x, const float *m, const successive *q, int64_t to,
 
 /* Columns from .. to of one plane: choose integers column by column, and take what they leave off the columns that follow. x[columns][rows] are
  * targets in fine steps of their own column, start[columns][rows] the same without feedback, m[groups][columns][columns] what an error of one
- * fine step of a column takes off each later one, rho[groups][columns] the share of the rate that the ridge has paid, index and flip[to - from][rows]
+ * fine step of a column takes off each later one, rho[groups][columns] times tilt[rows], at most 1, the share of the rate that the ridge has paid, index and flip[to - from][rows]
  * the contexts, rate[T][Z][256], state[32] that of each lane's trellis; k and r[to - from][rows] are the result. Returns 0, or -1 when memory
  * is short. */
-API int64_t nw_feedback(float *x, const float *start, const float *m, const float *rho, const successive *q, int64_t from, int64_t to, const uint16_t *index,
+API int64_t nw_feedback(float *x, const float *start, const float *m, const float *rho, const float *tilt, const successive *q, int64_t from, int64_t to, const uint16_t *index,
                         const uint8_t *flip, const int32_t *rate, uint8_t *state, int16_t *k, float *r) {
     const int64_t rows = q->rows, height = rows / q->groups, plane = from / q->per_plane, first = plane * q->span;
     int32_t (*cost)[4] = malloc((size_t)rows * sizeof *cost);
@@ -830,7 +830,7 @@ API int64_t nw_feedback(float *x, const float *start, const float *m, const floa
         const uint8_t *turn = flip + (j - from) * rows;
         int16_t *integer = k + (j - from) * rows;
         for (int64_t o = 0; o < rows; o++) {
-            const float share = rho[o / height * q->columns + j];
+            const float paid = rho[o / height * q->columns + j] * tilt[o], share = paid < 1.0f ? paid : 1.0f;
             if (q->span) branches(y[o], share, turn[o], rate + (size_t)table[o] * 512, cost[o], value[o]);
             else integer[o] = (int16_t)nearest(y[o], share, turn[o], rate + (size_t)table[o] * 256), out[o] = (float)integer[o];
         }

@@ -38,19 +38,19 @@ class Successive:
 
 
 def feedback(
-    x: Float32, start: Float32, m: Float32, rho: Float32, how: Successive, columns: range,
+    x: Float32, start: Float32, m: Float32, paid: tuple[Float32, Float32], how: Successive, columns: range,
     contexts: tuple[Uint16, Bytes], rate: Int32, state: Bytes,
 ) -> tuple[Int16, Float32]:  # fmt: skip
     """Quantise columns of one kernel position and take what they leave off those that follow.
 
-    A column's integers have the least sum of 2^10 ((x - r)^2 - rho (r^2 - x^2)) + rate; then x of each later column j
-    loses m[g, this, j] (r - start).
+    A column's integers have the least sum of 2^10 ((x - r)^2 - rho (r^2 - x^2)) + rate, rho = min(1, paid); then x of
+    each later column j loses m[g, this, j] (r - start).
 
     Args:
         x: [n, O], targets in fine steps of their column; changed in place.
         start: [n, O], the same before any feedback.
         m: [groups, n, n].
-        rho: [groups, n], the share of the rate that the ridge has paid.
+        paid: [groups, n] and [O], whose product is the share of the rate that the ridge has paid.
         how: shapes and trellis.
         columns: which.
         contexts: table / Z and whether the sign is coded flipped, both [columns, O].
@@ -62,7 +62,7 @@ def feedback(
     """
     index, flip = (np.ascontiguousarray(a, t) for a, t in zip(contexts, (np.uint16, np.uint8), strict=True))
     if LIBRARY is None:
-        return kernels_numpy_feedback.feedback(x, start, m, rho, how, columns, (index, flip), rate, state)
+        return kernels_numpy_feedback.feedback(x, start, m, paid, how, columns, (index, flip), rate, state)
     k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
     fields = (how.rows, how.columns, how.groups, how.span, how.per_plane, how.run, how.bits, how.tap0, how.tap1)
     packed = CSuccessive(*fields)
@@ -72,7 +72,7 @@ def feedback(
         x,
         start,
         m,
-        rho,
+        *paid,
         ctypes.byref(packed),
         columns.start,
         columns.stop,

@@ -37,7 +37,7 @@ def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: in
 
 
 def feedback(
-    x: Float32, start: Float32, m: Float32, rho: Float32, how: Successive, columns: range,
+    x: Float32, start: Float32, m: Float32, paid: tuple[Float32, Float32], how: Successive, columns: range,
     contexts: tuple[NDArray[np.uint16], Bytes], rate: Int32, state: Bytes,
 ) -> tuple[Int16, Float32]:  # fmt: skip
     """Quantise columns of one kernel position and take what they leave off those that follow."""
@@ -45,7 +45,7 @@ def feedback(
     k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
     height = how.rows // how.groups
     for place, j in enumerate(columns):
-        share = np.repeat(rho[:, j], height)
+        share = np.minimum(np.repeat(paid[0][:, j], height) * paid[1], np.float32(1))
         sign = np.where((x[j] < 0) != (flip[place] != 0), np.int32(-1), np.int32(1))
         if how.span:
             cost, value = _branches(x[j], share, sign, index[place], rate)

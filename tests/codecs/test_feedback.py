@@ -109,7 +109,9 @@ def test_twins(seed, bits, groups, per_plane, planes, scale):
     rows, n = 32, per_plane * planes
     x = (random.standard_normal((n, rows)) * scale).astype(np.float32)
     m = np.triu(random.standard_normal((groups, n, n)) * 0.4, 1).astype(np.float32)
-    rho = (random.random((groups, n)) * 0.5).astype(np.float32)
+    paid = tuple(
+        (random.random(shape) * most).astype(np.float32) for shape, most in (((groups, n), 0.5), ((rows,), 3.0))
+    )
     rate = (random.random((6, 2 if bits else 1, 256)) * 900 + 60 * np.abs(np.arange(256) - 128)).astype(np.int32)
     taps = TAPS[bits] if bits else (0, 0)
     how = Successive(rows, n, groups, per_plane, per_plane if bits else 0, 4, bits, *taps)
@@ -121,7 +123,7 @@ def test_twins(seed, bits, groups, per_plane, planes, scale):
             for at in range(plane * per_plane, (plane + 1) * per_plane, 2):
                 part = range(at, min(at + 2, (plane + 1) * per_plane))
                 some = tuple(a[part.start : part.stop] for a in context)
-                out += list(path(targets, x, m, rho, how, part, some, rate, state))
+                out += list(path(targets, x, m, paid, how, part, some, rate, state))
         found.append([targets, state, *out])
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -134,11 +136,11 @@ def test_a_column_is_the_best_there_is(bits):
     rows = 4
     x = random.normal(0, 1.2, (1, rows)).astype(np.float32)
     rate = (random.random((1, 2 if bits else 1, 256)) * 500 + 300 * np.abs(np.arange(256) - 128)).astype(np.int32)
-    rho = np.full((1, 1), 0.2, np.float32)
+    paid = np.full((1, 1), 0.1, np.float32), np.full(rows, 2.0, np.float32)
     how = Successive(rows, 1, 1, 1, rows if bits else 0, rows, bits, *(TAPS[bits] if bits else (0, 0)))
     context = np.zeros((1, rows), np.uint16), np.zeros((1, rows), np.uint8)
     none = np.zeros((1, 1, 1), np.float32)
-    k, _ = kernels_feedback.feedback(x.copy(), x, none, rho, how, range(1), context, rate, np.zeros(32, np.uint8))
+    k, _ = kernels_feedback.feedback(x.copy(), x, none, paid, how, range(1), context, rate, np.zeros(32, np.uint8))
 
     def cost(integers) -> float:
         total, state = 0.0, 0
@@ -264,16 +266,77 @@ def _fine(head, chunks, shape):
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("spread", [0.0, 1.5], ids=["alike", "weighted"])
 @pytest.mark.parametrize(("shape", "groups"), [((512, 96), 1), ((64, 24, 3, 3), 1), ((512, 1, 3, 3), 512)])
-def test_predictions(codec, shape, groups):
+def test_predictions(codec, shape, groups, spread):
     """Bits within 2 % and what a tensor pays for not sharing its tables; loss within 2 %, of a sample 5 %."""
     w, stat = layer(shape, groups)
+    if spread:
+        stat = replace(stat, outputs=sensitivities(shape[0], spread))
     points = codec.sweep(w, stat)
     assert points[0].loss == pytest.approx(stat.loss(w, w))
     for point in points[2::3]:
         back, nbytes = there_and_back(codec, w, stat, point.knob)
         assert point.loss == pytest.approx(stat.loss(w, w - back), rel=0.05 if groups == 1 else 0.02)
         assert 0.97 * nbytes - 600 <= point.bits / 8 <= 1.02 * nbytes + 64
+
+
+# ---- rows of unequal weight
+
+
+def sensitivities(rows: int, spread: float, seed: int = 7) -> np.ndarray:
+    """What the outputs of rows count for: log-normal, a row of none among them."""
+    found = np.exp(np.random.default_rng(seed).normal(0, spread, rows))
+    found[3] = 0.0
+    return found
+
+
+@pytest.mark.parametrize("share", [0.003, 0.1, 0.7])
+def test_the_ridge_of_weighted_rows_is_that_of_the_best_channel(share):
+    """Against `theory.universal` on all products g_i a_j; expected loss and the nearest Kronecker product with it."""
+    w, stat = layer((48, 12))
+    spectrum = Spectrum.of(matrix_of(w, replace(stat, outputs=2.0 ** np.random.default_rng(1).integers(-2, 3, 48))))
+    products = (spectrum.weights[0][:, None] * spectrum.values[0]).reshape(-1)
+    energies = np.square(spectrum.along[0]).reshape(-1)
+    theta = share * float((energies * products).mean())
+    ridge = spectrum.ridge(theta)
+    _, distortion, tau2 = universal.curve(products, ridge, energies)
+    assert float(ridge[0] * tau2[0]) == pytest.approx(theta, rel=1e-9)
+    target = spectrum.target(theta)
+    expected = spectrum.matrix.w[0] @ spectrum.basis[0] * (products / (products + ridge)).reshape(48, 12)
+    assert np.allclose(target.shrunk[0] @ spectrum.basis[0], expected)
+    assert spectrum.expected_sum(theta) == pytest.approx(float(spectrum.expected(theta).sum()), rel=1e-9)
+    assert float(spectrum.expected(theta).sum()) == pytest.approx(float(distortion[0]), rel=0.15)
+    whole = np.diag(products + ridge)
+    diagonal = np.square(np.diagonal(target.factor[0]))  # of another order than the eigenvalues: determinants agree
+    kron = np.kron(np.square(target.rows[0]), np.linalg.eigvalsh(target.factor[0] @ target.factor[0].T))
+    assert np.log(kron).sum() == pytest.approx(
+        48 * np.log(diagonal).sum() + 12 * np.log(np.square(target.rows[0])).sum()
+    )
+
+    def divergence(k: np.ndarray) -> float:
+        return float(np.sum(np.diagonal(whole) / k) + np.log(k).sum())
+
+    g, a = np.square(target.rows[0]), np.linalg.eigvalsh(target.factor[0] @ target.factor[0].T)
+    for rows, columns in ((0.0, 0.5), (0.5, 0.0), (-0.5, -0.5), (0.5, -0.5), (1.0, 1.0)):
+        assert divergence(kron) <= divergence(np.kron(g + rows * g.min(), a + columns * a.min())) + 1e-6
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_weighted_rows_come_close_to_the_bound_and_not_below(codec):
+    """Reverse water-filling on the products of g and the eigenvalues of A."""
+    w, stat = layer((512, 192))
+    stat = replace(stat, outputs=sensitivities(512, 1.0))
+    values = np.kron(stat.outputs, np.linalg.eigvalsh(2.0 * stat.inputs[0]))
+    for factor in (1.0, 0.25):
+        back, nbytes = there_and_back(codec, w, stat, index_of(factor * middling(w, stat)))
+        variance = float(np.mean(np.square(w, dtype=np.float64)))
+        lost = 2 * stat.loss(w, w - back)
+        bound_bits = float(gaussian.rate_nats(variance * np.sort(values)[::-1], lost)) / np.log(2) / w.size
+        above = 8 * nbytes / w.size - bound_bits
+        assert 0 < above < (0.25 if codec.grid.bits else 0.45)
+        through = stat.weight * np.sum(stat.outputs[:, None] * (back @ stat.inputs[0]) * (w - back))
+        assert abs(through) <= 1e-6 * stat.loss(w, w), "golden rule 1 in the metric of the loss"
 
 
 @core

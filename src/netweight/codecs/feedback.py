@@ -2,12 +2,12 @@
 
     w'_oj = r_oj s_oj,   s_oj = scale T[e mod 4] 2^(e div 4),   e = -(row step level o + column step level j)
 
-The loss of a layer is half of tr(E A E^T). Columns are quantised one after the other, and each takes what those before
-it left into account (`ridge`, `successive`): the noise is white where the loss is measured, which is what reverse
-water-filling asks for, and the decoder need not know A. The knob is the whitened step c: equal knobs lose the same for
-a bit in every layer. The scale is refitted, so that tr(W' A (W - W')^T) = 0, golden rule 1 of Gao et al. 2019 in the
-metric of the loss; by row and by column it does not hold, since the ridge has already shrunk what cannot be told from
-noise, and a gain for each would shrink it twice.
+The loss of a layer is half of tr(G E A E^T). Columns are quantised one after the other, and each takes what those
+before it left into account (`ridge`, `successive`): the noise is white where the loss is measured, which is what
+reverse water-filling asks for, and the decoder need know neither A nor G. The knob is the whitened step c: equal knobs
+lose the same for a bit in every layer. The scale is refitted, so that tr(G W' A (W - W')^T) = 0, golden rule 1 of Gao
+et al. 2019 in the metric of the loss; by row and by column it does not hold, since the ridge has already shrunk what
+cannot be told from noise, and a gain for each would shrink it twice.
 
 Sources: Frantar et al. 2022 (feedback), Lifar et al. 2026 (steps), Conzelmann and Bamler 2025 (ridge), Fischer and
 Wang 1992 (entropy-coded trellis).
@@ -86,7 +86,7 @@ class Feedback(Codec):
                 "Take another codec, or measure the importance.",
             )
         step = step_of(knob)
-        prepared = prepare(matrix.layout, Spectrum.of(matrix).target(theta_of(step, self.grid)), step, w.shape[0])
+        prepared = prepare(matrix.layout, Spectrum.of(matrix).target(theta_of(step, self.grid)), step)
         largest = float(np.abs(prepared.problem.x).max())
         if not largest < FAR:
             raise UsageError(

@@ -36,7 +36,7 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
         grid: the quantiser.
     """
     spectrum = Spectrum.of(matrix)
-    energy = np.sum(spectrum.values[:, None] * np.square(spectrum.along), axis=2)
+    energy = spectrum.weights * np.sum(spectrum.values[:, None] * np.square(spectrum.along), axis=2)
     whole = 0.5 * float(energy.sum())
     if whole <= 0:
         return []
@@ -54,8 +54,8 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
 def _middle(spectrum: Spectrum) -> float:
     """Geometric mean over the directions that count of the root mean square of a whitened weight."""
     size = np.mean(np.square(spectrum.along), axis=(1, 2))[:, None] * spectrum.values
-    kept = size[size > 1e-4 * size.max()]
-    return float(np.exp(0.5 * np.mean(np.log(kept))))
+    logs = [float(np.mean(np.log(part[part > 1e-4 * part.max()]))) for part in (size, spectrum.weights)]
+    return float(np.exp(0.5 * sum(logs)))
 
 
 def _sample(energy: Array, matrix: Matrix) -> NDArray[np.intp] | None:
@@ -63,7 +63,7 @@ def _sample(energy: Array, matrix: Matrix) -> NDArray[np.intp] | None:
     groups, height, n = matrix.w.shape
     if groups > 1:
         return None
-    places = spread(height, matrix.layout.columns, max(ROWS, (1 << 14) // n))
+    places = spread(height, matrix.layout.columns, max(ROWS, (1 << (14 if matrix.g is None else 15)) // n))
     return None if places.size == height else np.sort(np.argsort(energy[0], kind="stable")[places])
 
 
@@ -72,7 +72,7 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     matrix, step = spectrum.matrix, step_of(q)
     theta = theta_of(step, grid)
     layout = matrix.layout if rows is None else replace(matrix.layout, rows=rows.size)
-    ready = prepare(layout, spectrum.target(theta, rows), step, matrix.layout.rows)
+    ready = prepare(layout, spectrum.target(theta, rows), step, rows)
     problem = ready.problem
     if float(np.abs(problem.x).max()) >= FAR:
         return None
@@ -80,19 +80,23 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     for _ in range(2):
         found = quantise(problem, grid, rates)
         rates = learnt_rates(found.counts, grid, problem.layout)
-    some = matrix if rows is None else replace(matrix, w=matrix.w[:, rows])
+    some = matrix if rows is None else matrix.of_rows(rows)
     v = weights_of(found, ready).reshape(some.w.shape)
     error = some.w - gain(some, v) * v
-    lost = np.sum((error @ some.a) * error, axis=2)
-    expected = spectrum.expected(theta)
-    sampled = expected if rows is None else expected[:, rows]
-    loss = 0.5 * float(lost.sum()) * float(expected.sum() / sampled.sum())
+    lost = some.loss_of_rows(error)
+    loss = 0.5 * float(lost.sum())
+    if rows is not None:
+        loss *= spectrum.expected_sum(theta) / float(spectrum.expected(theta, rows).sum())
     grown = matrix.w.size / some.w.size
+    more = grown
+    if rows is not None and matrix.g is not None:
+        bits_of = spectrum.rates(theta)
+        more = float(bits_of.sum() / bits_of[:, rows].sum())
     if grid.bits:
         share = START_ROWS * min(max(2.5 * _rate(found.counts) - 1.5, 0.0), 1.0)
         loss *= (1 + share / matrix.layout.rows) / (1 + share / problem.layout.rows)
     entropy, numbers = code_bits(found.counts, model_of(grid.bits, problem.layout.plane > 0))
-    bits = entropy * grown + _overhead_bits(problem.levels, matrix.w.size, grown, numbers, entropy * grown)
+    bits = entropy * more + _overhead_bits(problem.levels, matrix.w.size, grown, numbers, entropy * more)
     alive = bool(np.count_nonzero(found.k) > ALIVE * found.k.size)
     return Point(bits, loss, codec, q, smooth=alive)
 

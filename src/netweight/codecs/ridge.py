@@ -1,16 +1,20 @@
-"""The target of successive quantisation: a ridge, and the factor that whitens what it leaves.
+"""The target of successive quantisation: a ridge, and the factors that whiten what it leaves.
 
-For rows w of a matrix whose inputs have the second moment A, the loss of an error e is e A e^T. At the water level
-theta the best channel whose decoder does not know A (`theory.universal`) is a ridge followed by noise:
+The loss of an error E of a matrix is half of tr(G E A E^T): A is the second moment of its inputs, G that of the
+gradients at its outputs, so that I_w = G (x) A with eigenvalues g_i a_j. At the water level theta the best channel
+whose decoder knows neither (`theory.universal`) is a ridge followed by noise, in the eigenvectors of both
 
-    w' = w A (A + mu)^-1,   mu = theta / tau^2,   tau^2 = |w'|^2 / tr A (A + mu)^-1
+    w'_ij = k_ij w_ij,   k_ij = g_i a_j / (g_i a_j + lambda),   lambda = theta / tau^2,   tau^2 = |w'|^2 / sum k_ij
 
-With A + mu = U U^T, U upper triangular, the loss of w' - v is then |(w' - v) U|^2 less what the ridge has paid already,
-mu |v|^2, and the columns can be chosen one after the other. Sources: Frantar et al. 2022 (feedback by Cholesky
-factors), Conzelmann and Bamler 2025 (a quadratic part of the rate as a ridge), Harbuzova et al. 2026 (the channel).
+and the noise has the covariance theta (G (x) A + lambda)^-1. That sum is no Kronecker product; the one nearest to it in
+relative entropy is (G + gamma) (x) (A + mu), and gamma and mu follow from the moments of each other (`_nearest`). With
+G + gamma = V V^T and A + mu = U U^T, V and U upper triangular, the loss of w' - v is |V^T (w' - v) U|^2 less what the
+ridge has paid already, lambda |v|^2, and the entries can be chosen one after the other. Sources: Frantar et al. 2022
+(feedback by Cholesky factors), Conzelmann and Bamler 2025 (a quadratic part of the rate as a ridge), Harbuzova et al.
+2026 (the channel), Dutilleul 1999 (the nearest Kronecker product).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +26,10 @@ from netweight.kernels import Float32
 Array = NDArray[np.float64]
 
 FLOOR = 1e-9  # least ridge, of the mean diagonal: A may be singular
-HALVINGS = 60  # of the bracket of ln mu
+HALVINGS = 60  # of the bracket of ln lambda
+FIXED = 12  # rounds between gamma and mu
+BINS = 16  # of an octave: rows of nearly the same g share their sums
+LEAST = 2.0**-40  # of the mean g: what a row counts for at least, so that logarithms are finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +38,24 @@ class Matrix:
 
     Attributes:
         w: float64 [groups, rows of one, n].
-        a: float64 [groups, n, n]; half of e a e^T is the loss of an error of a row.
+        a: float64 [groups, n, n]; half of the sum of g_o e_o a e_o^T is the loss of errors e_o of rows o.
         layout: scan.
+        g: float64 [groups, rows of one], of mean 1: what the outputs of the rows count for; None where all count alike.
     """
 
     w: Array
     a: Array
     layout: Layout
+    g: Array | None = None
+
+    def loss_of_rows(self, error: Array) -> Array:
+        """Give e a e^T of each row, times its g: [groups, rows]."""
+        lost: Array = np.sum((error @ self.a) * error, axis=2)
+        return lost if self.g is None else lost * self.g
+
+    def of_rows(self, rows: NDArray[np.intp]) -> "Matrix":
+        """Keep some rows of each group; the layout stays."""
+        return replace(self, w=self.w[:, rows], g=None if self.g is None else self.g[:, rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +63,18 @@ class Target:
     """What is quantised.
 
     Attributes:
-        mu: [groups].
+        mu: lambda, [groups].
         shrunk: w', [groups, rows, n].
         factor: U, [groups, n, n].
+        rows: diagonal of V, [groups, rows]; of all rows, also where only some are to be quantised.
+        size: mean square of a whitened weight of each of them, before the ridge.
     """
 
     mu: Array
     shrunk: Array
     factor: Array
+    rows: Array
+    size: Array
 
 
 def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
@@ -62,15 +84,20 @@ def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
         return None
     layout = Layout.down(w.shape)
     order = column_order(layout)
-    factor = stat.weight
+    factor, g = stat.weight, None
     if stat.outputs is not None:
-        factor *= float(np.mean(stat.outputs if stat.outputs.ndim == 1 else np.diagonal(stat.outputs)))
+        diagonal = stat.outputs if stat.outputs.ndim == 1 else np.diagonal(stat.outputs)
+        mean = float(np.mean(diagonal))
+        if not mean > 0:
+            return None
+        factor *= mean
+        g = np.maximum(diagonal / mean, LEAST).reshape(a.shape[0], -1) if np.ptp(diagonal) else None
     rows = w.reshape(w.shape[0], -1)[:, order].astype(np.float64)
     moments = a[:, order[:, None], order] * factor
     traces = np.trace(moments, axis1=1, axis2=2)
     if not (np.isfinite(moments).all() and traces.min() > 0):
         return None
-    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout)
+    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout, g)
 
 
 def column_order(layout: Layout) -> NDArray[np.intp]:
@@ -84,53 +111,127 @@ class Spectrum:
 
     Attributes:
         matrix: weights and moments.
-        values: eigenvalues, [groups, n].
+        values: eigenvalues a_j, [groups, n].
         basis: eigenvectors, [groups, n, n].
         along: w in that basis, [groups, rows, n].
+        weights: g_i, [groups, rows].
+        size: mean of a_j w_ij^2 in each row, [groups, rows].
+        bins: the different g of all groups, coarsely, [bins].
+        bin_of: of each row, [groups, rows].
+        counts: rows in each bin, [groups, bins].
+        energy: sums of squares of `along` over the rows of a bin, [groups, bins, n].
     """
 
     matrix: Matrix
     values: Array
     basis: Array
     along: Array
+    weights: Array
+    size: Array
+    bins: Array
+    bin_of: NDArray[np.intp]
+    counts: Array
+    energy: Array
 
     @classmethod
     def of(cls, matrix: Matrix) -> "Spectrum":
         """Decompose."""
         values, basis = np.linalg.eigh(matrix.a)
-        return cls(matrix, np.maximum(values, 0.0), basis, matrix.w @ basis)
+        along = matrix.w @ basis
+        groups, height, n = matrix.w.shape
+        weights = np.ones((groups, height)) if matrix.g is None else matrix.g
+        level, at = np.unique(np.rint(BINS * np.log2(weights)), return_inverse=True)
+        at = at.reshape(groups, height)
+        counts, energy = np.zeros((groups, level.size)), np.zeros((groups, level.size, n))
+        for g in range(groups):
+            np.add.at(counts[g], at[g], 1)
+            np.add.at(energy[g], at[g], np.square(along[g]))
+        values = np.maximum(values, 0.0)
+        size = np.einsum("grj,grj,gj->gr", along, along, values) / n
+        bins = np.bincount(at.reshape(-1), weights.reshape(-1)) / counts.sum(axis=0)
+        return cls(matrix, values, basis, along, weights, size, bins, at, counts, energy)
+
+    def _products(self) -> Array:
+        """Eigenvalues g_i a_j by bin: [groups, bins, n]."""
+        return np.asarray(self.bins[:, None] * self.values[:, None])
 
     def ridge(self, theta: float) -> Array:
-        """Solve mu tau^2(mu) = theta for each group; the left side grows with mu."""
+        """Solve lambda tau^2(lambda) = theta for each group; the left side grows with lambda."""
         floor = FLOOR * self.values.mean(axis=1)
-        energy = np.mean(np.square(self.along), axis=1)
+        products = self._products()
         low, high = np.log(floor), np.log(floor) + 120.0
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            mu = np.exp(middle)
-            kept = self.values / (self.values + mu[:, None])
-            above = mu * np.sum(energy * kept**2, axis=1) > theta * np.sum(kept, axis=1)
+            ridge = np.exp(middle)
+            kept = products / (products + ridge[:, None, None])
+            paid = ridge * np.sum(self.energy * kept**2, axis=(1, 2))
+            above = paid > theta * np.einsum("gb,gbj->g", self.counts, kept)
             low, high = np.where(above, low, middle), np.where(above, middle, high)
         return np.asarray(np.exp(high))
+
+    def _nearest(self, ridge: Array) -> tuple[Array, Array, Array]:
+        """Scale, gamma and mu, each [groups], of the Kronecker product nearest to G (x) A + lambda.
+
+        Least is tr(H K^-1) + ln det K, which is what noise of the covariance theta K^-1 costs, in loss and in rate.
+        """
+        gamma = np.zeros(ridge.size)
+        share = self.counts / self.counts.sum(axis=1, keepdims=True)
+        for _ in range(FIXED):
+            inverse = share / (self.bins + gamma[:, None])
+            mu = ridge * inverse.sum(axis=1) / (inverse @ self.bins)
+            inverse = 1 / (self.values + mu[:, None])
+            gamma = ridge * inverse.sum(axis=1) / np.sum(self.values * inverse, axis=1)
+        kron = (self.bins + gamma[:, None])[:, :, None] * (self.values + mu[:, None])[:, None]
+        whole = (self._products() + ridge[:, None, None]) / kron
+        return np.einsum("gb,gbj->g", share, whole) / self.values.shape[1], gamma, mu
 
     def target(self, theta: float, rows: NDArray[np.intp] | None = None) -> Target:
         """Give what is quantised at a water level.
 
         Args:
-            theta: loss of a whitened component, of e a e^T.
+            theta: loss of a whitened component, twice.
             rows: of each group; all if None.
         """
-        mu = self.ridge(theta)
-        along = self.along if rows is None else self.along[:, rows]
-        kept = self.values / (self.values + mu[:, None])
-        shrunk = (along * kept[:, None]) @ np.swapaxes(self.basis, 1, 2)
+        ridge = self.ridge(theta)
+        scale, gamma, mu = self._nearest(ridge)
+        along, weights = self._of_rows(rows)
+        kept = weights[:, :, None] * self.values[:, None]
+        kept /= kept + ridge[:, None, None]
+        kept *= along
         ridged = self.matrix.a + mu[:, None, None] * np.eye(self.values.shape[1])
         factor = np.linalg.cholesky(ridged[:, ::-1, ::-1])[:, ::-1, ::-1]
-        return Target(mu, shrunk, np.asarray(factor, np.float64))
+        square = scale[:, None] * (self.weights + gamma[:, None])
+        shrunk = kept @ np.swapaxes(self.basis, 1, 2)
+        return Target(ridge, shrunk, np.asarray(factor, np.float64), np.sqrt(square), square * self.size)
 
-    def expected(self, theta: float) -> Array:
-        """Loss of each row that the channel expects, as e a e^T: [groups, rows]."""
-        mu = self.ridge(theta)[:, None]
-        lost = self.values * np.square(mu / (self.values + mu))
-        noise = theta * np.sum(self.values / (self.values + mu), axis=1, keepdims=True)
-        return np.asarray(np.sum(np.square(self.along) * lost[:, None], axis=2) + noise)
+    def expected(self, theta: float, rows: NDArray[np.intp] | None = None) -> Array:
+        """Loss of some rows that the channel expects, twice: [groups, rows]."""
+        along, weights = self._of_rows(rows)
+        ridge = self.ridge(theta)
+        left = weights[:, :, None] * self.values[:, None]
+        left *= np.square(ridge[:, None, None] / (left + ridge[:, None, None]))
+        left *= np.square(along)
+        return np.asarray(np.sum(left, axis=2) + self._noise(theta, ridge, weights))
+
+    def expected_sum(self, theta: float) -> float:
+        """Loss of all rows that the channel expects, twice; by bins, so that many rows cost little."""
+        ridge = self.ridge(theta)
+        left = self._products()
+        left *= np.square(ridge[:, None, None] / (left + ridge[:, None, None]))
+        bins = np.broadcast_to(self.bins, self.counts.shape)
+        return float(np.sum(left * self.energy) + np.sum(self.counts * self._noise(theta, ridge, bins)))
+
+    def rates(self, theta: float) -> Array:
+        """Bits of each row that the channel expects: [groups, rows]."""
+        snr = self.values[:, None] / self.ridge(theta)[:, None, None]
+        by_bin = 0.5 * np.sum(np.log2(1 + self.bins[:, None] * snr), axis=2)
+        return np.stack([bits[at] for bits, at in zip(by_bin, self.bin_of, strict=True)])
+
+    def _noise(self, theta: float, ridge: Array, weights: Array) -> Array:
+        """Loss of the noise in rows of these g."""
+        scale, gamma, mu = self._nearest(ridge)
+        of_columns = theta * np.sum(self.values / (self.values + mu[:, None]), axis=1) / scale
+        return np.asarray(of_columns[:, None] * weights / (weights + gamma[:, None]))
+
+    def _of_rows(self, rows: NDArray[np.intp] | None) -> tuple[Array, Array]:
+        return (self.along, self.weights) if rows is None else (self.along[:, rows], self.weights[:, rows])

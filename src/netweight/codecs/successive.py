@@ -2,7 +2,7 @@
 
 With the targets x of a column in its own fine steps, the integers of a column have the least
 
-    sum (x - r)^2 - rho (r^2 - x^2) + kappa bits,   rho_j = mu / U_jj^2,
+    sum (x - r)^2 - rho (r^2 - x^2) + kappa bits,   rho_ij = lambda / (V_ii U_jj)^2,
 
 since the ridge has paid a quadratic part of the rate already. The trellis runs down the columns, where feedback leaves
 the entries independent: a path is searched through each column, from the state that the column before left to any.
@@ -32,7 +32,8 @@ class Problem:
     Attributes:
         x: float32 [n, O], targets in fine steps of their weight, before any feedback.
         m: float32 [groups, n, n]: what an error of one fine step takes off each later column.
-        rho: float32 [groups, n].
+        rho: float32 [groups, n], the share of the rate that the ridge has paid; times `tilt`, at most 1.
+        tilt: float32 [O].
         layout: scan.
         levels: classes and steps.
         run: log2 of the symbols of a piece.
@@ -41,6 +42,7 @@ class Problem:
     x: Float32
     m: Float32
     rho: Float32
+    tilt: Float32
     layout: Layout
     levels: Levels
     run: int
@@ -53,7 +55,7 @@ class Problem:
             row_step=None if self.levels.row_step is None else self.levels.row_step[rows],
         )
         x = np.ascontiguousarray(self.x[:, rows])
-        return replace(self, x=x, layout=replace(self.layout, rows=rows.size), levels=levels)
+        return replace(self, x=x, tilt=self.tilt[rows], layout=replace(self.layout, rows=rows.size), levels=levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def quantise(problem: Problem, grid: Grid, rate: Int32) -> Found:
             part = range(at, min(at + BLOCK, (plane + 1) * layout.columns))
             context = _contexts(r, classes, part, model, problem)
             k[part.start : part.stop], r[part.start : part.stop] = feedback(
-                x, problem.x, problem.m, problem.rho, how, part, context, tables, state
+                x, problem.x, problem.m, (problem.rho, problem.tilt), how, part, context, tables, state
             )
     return Found(k, r, _counts(k, problem, model))
 

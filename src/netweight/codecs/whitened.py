@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netweight.codecs.lattice import Grid
 from netweight.codecs.ridge import Array, Matrix, Target
@@ -11,9 +12,11 @@ from netweight.codecs.scales import scales
 from netweight.codecs.steps import exponents, factors
 from netweight.codecs.successive import Found, Problem
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
+from netweight.kernels import Int16
 
 FAR = 15000.0  # fine steps: below it all integers have 16 bits, feedback included
 RUN = 20
+DEAD = 0.01  # mean square of a row in steps below which all of it becomes zero, at any step
 TABLE_BITS = (60.0, 800.0)  # to describe the tables of one more class, without and with neighbours
 
 
@@ -29,59 +32,74 @@ class Prepared:
     Attributes:
         problem: targets.
         unit: step of a weight whose levels are 0.
-        steps: of rows and of columns in units, the product is a weight's.
+        steps: of the weights in units, [O, n], or [1, n] or [O, 1] where all rows or all columns have the same.
     """
 
     problem: Problem
     unit: float
-    steps: tuple[Array, Array]
+    steps: Array
 
 
-def prepare(layout: Layout, found: Target, step: float, whole: int) -> Prepared:
+def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] | None = None) -> Prepared:
     """Choose steps and classes.
 
     Args:
-        layout: scan.
+        layout: scan of the rows that are quantised.
         found: ridge at this step's water level.
         step: c.
-        whole: rows of the tensor, of which these may be a sample.
+        rows: those of the one group that are quantised, if not all.
     """
-    groups, height, n = found.shrunk.shape
-    rows = groups * height
+    n = found.shrunk.shape[2]
+    groups, height = found.rows.shape
     diagonal = np.diagonal(found.factor, axis1=1, axis2=2)
     logs = np.log2(diagonal)
     table_bits = TABLE_BITS[layout.plane > 0]
-    by_column = exponents(logs.mean(axis=0) - logs.mean(), whole, table_bits)
-    by_row = None
-    if groups > 1:
-        by_group = exponents(logs.mean(axis=1) - logs.mean(), height * n, TABLE_BITS[0])
-        by_row = None if by_group is None else np.repeat(by_group, height)
+    by_column = exponents(logs.mean(axis=0) - logs.mean(), groups * height, table_bits)
+    fine = np.log2(found.rows) + logs.mean(axis=1, keepdims=True)
+    alive = found.size > DEAD * step * step
+    middle = float(fine[alive].mean() if alive.any() else fine.mean())
+    ideal = np.where(alive, fine - middle, 0.0).reshape(-1)
+    by_row = exponents(ideal, n, table_bits) if ideal.any() else None
+    if by_row is not None:
+        middle += float(np.log2(factors(by_row))[alive.reshape(-1)].mean())
+        by_row = by_row if rows is None else by_row[rows]
+    count, whole = layout.rows, groups * height
     column = np.ones(n) if by_column is None else factors(by_column)
-    row = np.ones(rows) if by_row is None else factors(by_row)
-    unit = step / 2.0 ** float(logs.mean() + np.log2(column).mean() + np.log2(row).mean())
-    size = scales(found.shrunk.reshape(rows, n).astype(np.float32), Layout(rows, n))
+    unit = step / 2.0 ** float(middle + np.log2(column).mean())
+    size = scales(found.shrunk.reshape(count, n).astype(np.float32), Layout(count, n))
     base = UNIT_CLASS + round(4 * (size.log2 - float(np.log2(unit))))
     by_size = [
         None if level is None else exponents(level / 4, weights, table_bits)
         for level, weights in ((size.row, n), (size.column, whole))
     ]
     levels = Levels(max(-127, min(127, base)), by_size[0], by_size[1], by_row, by_column)
-    x = (found.shrunk.reshape(rows, n) / (unit * row[:, None] * column)).T
+    steps = _steps(by_row, by_column)
+    x = (found.shrunk.reshape(count, n) / (unit * steps)).T
     m = found.factor * column[:, None] / (column * diagonal[:, None, :])
     rho = found.mu[:, None] / np.square(diagonal)
-    parts = [np.ascontiguousarray(a, np.float32) for a in (x, m, rho)]
-    problem = Problem(parts[0], parts[1], parts[2], layout, levels, RUN)
-    return Prepared(problem, unit, (row, column))
+    tilt = 1 / np.square(found.rows.reshape(whole)[slice(None) if rows is None else rows])
+    parts = [np.ascontiguousarray(a, np.float32) for a in (x, m, rho, tilt)]
+    problem = Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN)
+    return Prepared(problem, unit, steps)
+
+
+def _steps(row: Int16 | None, column: Int16 | None) -> Array:
+    """Steps as the decoder has them: the table's entry of both levels together is not the product of two entries."""
+    if row is None or column is None:
+        one = np.ones(1) if row is None else factors(row)
+        return np.asarray(one[:, None] * (1.0 if column is None else factors(column)))
+    low = int(row.min()) + int(column.min())
+    table = factors(np.arange(low, int(row.max()) + int(column.max()) + 1, dtype=np.int16))
+    return np.asarray(table[row[:, None].astype(np.intp) + column - low])
 
 
 def gain(matrix: Matrix, v: Array) -> float:
-    """Give the factor alpha with tr(alpha V A (W - alpha V)^T) = 0; 0 where V is 0."""
-    through = v @ matrix.a
+    """Give the factor alpha with tr(G alpha V A (W - alpha V)^T) = 0; 0 where V is 0."""
+    through = v @ matrix.a if matrix.g is None else matrix.g[:, :, None] * (v @ matrix.a)
     square = float(np.sum(through * v))
     return float(np.sum(through * matrix.w)) / square if square > 0 else 0.0
 
 
 def weights_of(found: Found, ready: Prepared) -> Array:
     """Weights in units of the base step, [O, n]."""
-    row, column = ready.steps
-    return np.asarray(found.r.T * (row[:, None] * column))
+    return np.asarray(found.r.T * ready.steps)
