@@ -15,9 +15,11 @@ included. Rivals are written with the same coder, by their own rule of quantisat
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -36,8 +38,9 @@ from netweight.importance.stat import Stat
 from netweight.theory import gaussian
 
 from . import store
+from .rivals import cache_folder
 
-__all__ = ["BITS", "METHODS", "PROMISES", "bound_bits", "measure", "write"]
+__all__ = ["BITS", "METHODS", "PROMISES", "Layer", "bound_bits", "measure", "write"]
 
 BITS: Final = (2.0, 3.0, 4.0)
 REALS_BYTES: Final = 5  # the scale
@@ -48,22 +51,75 @@ Records = Sequence[Mapping[str, Any]]
 Coded = tuple[float, float]  # bits a weight of the file, loss of a row as e A e^T
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer alone, and what several methods ask of it.
+
+    Attributes:
+        w: weights.
+        stat: with A of its inputs.
+    """
+
+    w: np.ndarray[Any, Any]
+    stat: Stat
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """Weights and moments by columns."""
+        found = matrix_of(self.w, self.stat)
+        assert found is not None
+        return found
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """Both along the eigenvectors of the moments."""
+        return Spectrum.of(self.matrix)
+
+
 def measure(options: argparse.Namespace) -> store.Records:
-    """One record for each layer and method: what it leaves at each rate."""
+    """One record for each layer and method: what it leaves at each rate.
+
+    Half an hour: what is done is noted layer by layer, and a run of the same version goes on where the last one ended.
+    """
+    version = store.setting()["versions"]["netweight"]
+    done = _noted(notes := cache_folder() / "layer_gap.jsonl", version)
     records = []
     for key in ("resnet20", "minilm"):
         for name, w, stat in _layers(key, options):
+            layer = Layer(w, stat)
             for method, code in METHODS.items():
-                tried = list(_tried(partial(code, w, stat)))
-                above = [bits - bound_bits(w, stat, loss) for bits, loss in tried]
-                rows = [bits - bound_bits(w, stat, loss, rows=True) for bits, loss in tried]
-                at = [bits for bits, _ in tried]
-                gaps = {"above_bits": _at(BITS, at, above), "above_rows_bits": _at(BITS, at, rows)}
-                what = {"network": key, "layer": name, "weights": int(w.size), "method": method}
-                records.append({**what, "bits": at, **gaps})
-                found = ", ".join(f"{x:+.3f}" for x in gaps["above_bits"])
-                print(f"{key} {name}, {method}: {found} at {', '.join(f'{b:.2f}' for b in at)}", flush=True)
+                found = done.get((key, name, method))
+                if found is None:
+                    found = {"network": key, "layer": name, "method": method, **_gaps(layer, code)}
+                    notes.parent.mkdir(parents=True, exist_ok=True)
+                    with notes.open("a") as file:
+                        file.write(json.dumps({"version": version, **found}) + "\n")
+                records.append(found)
+                said = ", ".join(f"{x:+.3f}" for x in found["above_bits"])
+                print(f"{key} {name}, {method}: {said} at {', '.join(f'{b:.2f}' for b in found['bits'])}", flush=True)
     return records
+
+
+def _noted(notes: Path, version: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Records of this version of the package by network, layer and method; none where it differs from its commit."""
+    if not notes.exists() or "+" in version:
+        return {}
+    lines = [json.loads(line) for line in notes.read_text().splitlines()]
+    return {
+        (r["network"], r["layer"], r["method"]): {key: value for key, value in r.items() if key != "version"}
+        for r in lines
+        if r["version"] == version
+    }
+
+
+def _gaps(layer: Layer, code: Callable[[Layer, float], Coded]) -> dict[str, Any]:
+    """What one method leaves of one layer."""
+    tried = list(_tried(partial(code, layer)))
+    at = [bits for bits, _ in tried]
+    above = [bits - bound_bits(layer, loss) for bits, loss in tried]
+    rows = [bits - bound_bits(layer, loss, rows=True) for bits, loss in tried]
+    gaps = {"above_bits": _at(BITS, at, above), "above_rows_bits": _at(BITS, at, rows)}
+    return {"weights": int(layer.w.size), "bits": at, **gaps}
 
 
 def _tried(code: Callable[[float], Coded]) -> Iterator[Coded]:
@@ -104,18 +160,16 @@ def _at(wanted: tuple[float, ...], bits: list[float], values: list[float]) -> li
     return out
 
 
-def bound_bits(w: np.ndarray[Any, Any], stat: Stat, loss: float, *, rows: bool = False) -> float:
+def bound_bits(layer: Layer, loss: float, *, rows: bool = False) -> float:
     """R(D) a weight of independent Gaussian rows.
 
     Args:
-        w: the layer.
-        stat: with A of one group.
+        layer: with A of one group.
         loss: mean over the rows of e A e^T.
         rows: each row with its own variance; else all with that of the tensor.
     """
-    assert stat.inputs is not None
-    values = np.maximum(np.linalg.eigvalsh(stat.inputs[0]), 0.0)
-    square = np.square(w.reshape(len(w), -1), dtype=np.float64).mean(axis=1)
+    values = layer.spectrum.values[0]
+    square = np.square(layer.w.reshape(len(layer.w), -1), dtype=np.float64).mean(axis=1)
     sizes = square if rows else np.array([square.mean()])
     variances = np.sort((sizes[:, None] * values).reshape(-1))[::-1]
     nats = float(gaussian.rate_nats(variances, loss * len(sizes)))
@@ -125,11 +179,10 @@ def bound_bits(w: np.ndarray[Any, Any], stat: Stat, loss: float, *, rows: bool =
 # ---- ours
 
 
-def _ours(codec: Feedback, w: np.ndarray[Any, Any], stat: Stat, bits: float) -> Coded:
+def _ours(codec: Feedback, layer: Layer, bits: float) -> Coded:
     """The codec at the step of the rate, as a file."""
-    matrix = matrix_of(w, stat)
-    assert matrix is not None
-    knob = index_of(_step(Spectrum.of(matrix), codec.grid, bits))
+    w, stat = layer.w, layer.stat
+    knob = index_of(_step(layer.spectrum, codec.grid, bits))
     archive = nw.encode({"w": w}, nw.Plan({"w": Point(0.0, 0.0, codec.id, knob)}, 1.0), {"w": stat})
     return 8 * archive.nbytes / w.size, 2 * stat.loss(w, w - archive["w"]) / len(w)
 
@@ -149,27 +202,24 @@ def _step(spectrum: Spectrum, grid: Grid, bits: float) -> float:
 # ---- rivals
 
 
-def _rival(feedback: str, grid: Grid, w: np.ndarray[Any, Any], stat: Stat, bits: float) -> Coded:
+def _rival(feedback: str, grid: Grid, layer: Layer, bits: float) -> Coded:
     """One step, with or without feedback and ridge.
 
     Args:
         feedback: "none", "natural", "largest first", or "ridge".
         grid: rounding.
-        w: the layer.
-        stat: moments of its inputs.
+        layer: with the moments of its inputs.
         bits: wanted.
     """
-    matrix = matrix_of(w, stat)
-    assert matrix is not None
+    matrix = layer.matrix
     ordered, back = _ordered(matrix, feedback == "largest first")
     a, n = ordered.a[0], ordered.a.shape[1]
     tau = float(np.sqrt(np.mean(np.square(matrix.w))))
     step = tau * np.sqrt(2 * np.pi * np.e) * 2.0**-bits  # high rate: h(w) - log2 step
     ridge, source = FLOOR * float(np.trace(a)) / n, ordered.w[0]
     if feedback == "ridge":
-        spectrum = Spectrum.of(ordered)
-        whitened = _step(spectrum, grid, bits)
-        target = spectrum.target(theta_of(whitened, grid))
+        whitened = _step(layer.spectrum, grid, bits)
+        target = layer.spectrum.target(theta_of(whitened, grid))
         ridge, source = float(target.mu[0]), target.shrunk[0]
         step = whitened / 2.0 ** float(np.log2(np.diagonal(target.factor[0])).mean())
     factor = np.linalg.cholesky((a + ridge * np.eye(n))[::-1, ::-1])[::-1, ::-1]
@@ -186,7 +236,7 @@ def _rival(feedback: str, grid: Grid, w: np.ndarray[Any, Any], stat: Stat, bits:
     v = found.r.T[None] * step
     error = ordered.w - gain(ordered, v) * v
     stream = IntStream(scanned(found.k[back], matrix.layout), matrix.layout, Levels(base), 0, RUN)
-    return 8 * _file_bytes(stream, w) / w.size, float(np.sum((error @ ordered.a) * error)) / len(w)
+    return 8 * _file_bytes(stream, layer.w) / layer.w.size, float(np.sum((error @ ordered.a) * error)) / len(layer.w)
 
 
 def _ordered(matrix: Matrix, largest_first: bool) -> tuple[Matrix, np.ndarray[Any, Any]]:
@@ -204,13 +254,14 @@ def _file_bytes(stream: IntStream, w: np.ndarray[Any, Any]) -> int:
     return empty.header_bytes + 1 + REALS_BYTES + len(head) + sum(len(chunk) + CHUNK_BYTES for chunk in chunks)
 
 
-def _uniform(w: np.ndarray[Any, Any], stat: Stat, bits: float) -> Coded:
+def _uniform(layer: Layer, bits: float) -> Coded:
+    w, stat = layer.w, layer.stat
     step = float(np.sqrt(np.mean(np.square(w)) * 2 * np.pi * np.e)) * 2.0**-bits
     archive = nw.encode({"w": w}, nw.Plan({"w": Point(0.0, 0.0, "uniform", index_of(step))}, 1.0))
     return 8 * archive.nbytes / w.size, 2 * stat.loss(w, w - archive["w"]) / len(w)
 
 
-METHODS: Final[Mapping[str, Callable[[np.ndarray[Any, Any], Stat, float], Coded]]] = {
+METHODS: Final[Mapping[str, Callable[[Layer, float], Coded]]] = {
     "rounding + entropy": partial(_rival, "none", PLAIN),
     "RDO, as DeepCABAC": _uniform,
     "GPTQ + entropy": partial(_rival, "natural", PLAIN),
