@@ -25,14 +25,18 @@ RESULTS: Final = Path(__file__).parent / "results" / "results.json"
 _VERSIONED: Final = ("nncodec", "zipnn", "lmzip", "zstandard")
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Options that all benchmarks share: --networks FOLDER, --workers N, --results FILE."""
+def arguments(
+    description: str | None, more: Callable[[argparse.ArgumentParser], object] | None = None
+) -> argparse.Namespace:
+    """Options that all benchmarks share: --networks FOLDER, --workers N, --results FILE; `more` adds others."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=Path, metavar="FOLDER", help="where checkpoints are looked for first")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="threads of netweight where it may use several"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="results file to update")
+    if more is not None:
+        more(parser)
     return parser.parse_args()
 
 

@@ -171,15 +171,20 @@ class _Llama(nn.Module):
 def minilm(file: Path, data: Path = DATA, *, calibration: int = 256, heldout: int = 1500) -> Task:
     """Sentence encoder of six layers; unit embeddings, mean over tokens.
 
-    Calibration: the sentences of pairs drawn at random, once; judged on the other pairs. With `calibration` 0 on all.
+    Calibration: the first sentences of pairs drawn at random, since the two of a pair say nearly the same, and only
+    independent inputs tell what new ones will be like; judged on the other pairs. With `calibration` 0 on all.
     """
     lines = (data / "minilm" / "stsb_dev.tsv").read_text().splitlines()
     rows = [line.split("\t") for line in lines]
     words = {word: j for j, word in enumerate((data / "minilm" / "vocab.txt").read_text().splitlines())}
     order = np.random.default_rng(0).permutation(len(rows))
-    known = [rows[j] for j in order[: calibration // 2]]
-    seen = {sentence for row in known for sentence in row[1:3]}
-    judged = [rows[j] for j in np.sort(order[calibration // 2 :]) if not seen & set(rows[j][1:3])][:heldout]
+    seen: dict[str, None] = {}
+    taken = 0
+    while len(seen) < calibration:
+        seen[rows[order[taken]][1]] = None
+        taken += 1
+    known = {sentence for j in order[:taken] for sentence in rows[j][1:3]}
+    judged = [rows[j] for j in np.sort(order[taken:]) if not known & set(rows[j][1:3])][:heldout]
     texts = list(dict.fromkeys(sentence for row in judged for sentence in row[1:3]))
     batches, place = _by_length(words, texts)
     pairs = np.array([[place[sentence] for sentence in row[1:3]] for row in judged])

@@ -74,6 +74,11 @@ class SafetensorsFile:
         array.flags.writeable = False
         return array
 
+    def forget(self) -> None:
+        """Give back the memory of what was read so far; what is still in use is read again when it is looked at."""
+        if self._map is not None and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def close(self) -> None:
         """Forget the map; the system unmaps it when the last tensor read from it is gone."""
         self._map = None

@@ -17,14 +17,14 @@ from netweight.importance.sums import Sums
 if TYPE_CHECKING:
     from netweight.importance.core import Importance
 
-__all__ = ["complete"]
+__all__ = ["Renamed", "complete"]
 
 SPAN: Final = 16.0  # positive vectors over a larger range are judged by relative error, as variances are
 
 Entry = Stat | tuple[Sums, ...]
 
 
-class _Renamed(Mapping[str, Entry]):
+class Renamed(Mapping[str, Entry]):
     """Entries under other names, with some more; none is read before it is asked for."""
 
     def __init__(self, importance: Importance, names: Mapping[str, str], more: Mapping[str, Stat]) -> None:
@@ -32,6 +32,13 @@ class _Renamed(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         return self._more[name] if name in self._more else self._importance.sums(self._names[name])
+
+    def forget(self) -> None:
+        """Give back the memory of what was read."""
+        self._importance.forget()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names or name in self._more
 
     def __iter__(self) -> Iterator[str]:
         yield from self._names
@@ -41,7 +48,7 @@ class _Renamed(Mapping[str, Entry]):
         return len(self._names) + len(self._more)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Renamed, (self._importance, self._names, self._more)
+        return Renamed, (self._importance, self._names, self._more)
 
 
 def complete(importance: Importance, source: Any) -> tuple[Mapping[str, Entry], dict[str, str]]:
@@ -55,6 +62,7 @@ def complete(importance: Importance, source: Any) -> tuple[Mapping[str, Entry], 
         )
     for new, old in names.items():
         _require_shape(importance.sums(old), checkpoint.infos[new].shape, new)
+        importance.forget()
     missing = [
         info for info in checkpoint.infos.values() if info.name not in names and is_float(info.dtype) and info.size
     ]
@@ -63,7 +71,7 @@ def complete(importance: Importance, source: Any) -> tuple[Mapping[str, Entry], 
         info.name: _guess(to_float32(np.ascontiguousarray(checkpoint.read(info.name)), info.dtype), r)
         for info in missing
     }
-    return _Renamed(importance, names, more), names
+    return Renamed(importance, names, more), names
 
 
 def _names(importance: Importance, checkpoint: Checkpoint) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 from netweight import __version__
 from netweight.errors import FormatError, UsageError
-from netweight.importance.completion import complete
+from netweight.importance.completion import Renamed, complete
 from netweight.importance.files import Opened, read_entries, write_entries
 from netweight.importance.stat import Stat
 from netweight.importance.sums import Counts, Shrinkage, Sums, merged, shrinkage, stat
@@ -165,6 +165,11 @@ class Importance(Mapping[str, Stat]):
         """Give what is stored: the sums of each use of the tensor, or a Stat made by hand."""
         return self._entries[name]
 
+    def forget(self) -> None:
+        """Give back the memory of what was read from a file so far."""
+        if isinstance(self._entries, Opened | Renamed):
+            self._entries.forget()
+
     def scaled(self, factors: Mapping[str, float]) -> Importance:
         """Multiply the importance of some tensors; nothing is read or copied.
 
@@ -224,6 +229,8 @@ class Importance(Mapping[str, Stat]):
             by = self._known(name, entry) if shrunk else (None,) * len(entry)
             counts = Counts(self.record.samples, self.record.predictions)
             found = merged([stat(use, counts, rho) for use, rho in zip(entry, by, strict=True)])
+            del entry
+            self.forget()  # the sums of all layers need more memory than any one of them
         return found.scaled(self._factors[name]) if name in self._factors else found
 
     def _known(self, name: str, entry: Entry | None = None) -> tuple[Shrinkage, ...]:

@@ -105,6 +105,13 @@ class Opened(Mapping[str, Entry]):
             self.checked.add(key)
         return array
 
+    def forget(self) -> None:
+        """Give back the memory of what was read."""
+        self.file.forget()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.value["tensors"]
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.value["tensors"])
 
