@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import layer_gap
+from . import cost, layer_gap
 from .nats import PROMISES
 
 __all__ = ["Verdict", "judge"]
@@ -245,5 +245,6 @@ _PROMISES: Final[tuple[tuple[str, str, Callable[[Records], _Finding]], ...]] = (
     ("encode", "... in under 3x the input's bytes of peak memory", _encode_memory),
     ("start", "netweight --help: under 0.3 s", _help),
     *PROMISES,
+    *cost.PROMISES,
     *layer_gap.PROMISES,
 )

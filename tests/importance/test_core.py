@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,3 +283,25 @@ def test_no_correlation_no_matrix():
     random = np.random.default_rng(0)
     assert choose(halves(random, 30, 40, np.eye(30))) > 0.6
     assert choose(np.zeros((2, 3, 3))) == 1.0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the memory of files")
+def test_a_file_larger_than_memory_is_read_layer_by_layer(tmp_path):
+    """Of 16 layers of 4 MB each no more than one is held after it was read; what is asked for again is the same."""
+    one = random_sums(1, (8, 512), full=False)
+    layers = {str(j): (Sums(one.shape, one.inputs + j, one.outputs, one.tokens),) for j in range(16)}
+    Importance(layers, Record(samples=50), shrinkages=dict.fromkeys(layers, ((0.1, 0.1),))).save(tmp_path / "x")
+    opened = Importance.open(tmp_path / "x")
+    before = file_bytes()
+    first = opened["3"]
+    for name in opened:
+        assert opened[name].samples == first.samples
+    assert file_bytes() - before < 8 << 20 < one.inputs.nbytes * 16
+    assert "3" in opened
+    same(opened["3"], first)
+
+
+def file_bytes():
+    """Memory of this process that is a file's."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("RssFile:")[2].split(maxsplit=1)[0])
