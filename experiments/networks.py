@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.tasks.architectures import ResNet, lenet5
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
@@ -22,59 +23,10 @@ Weights = dict[str, NDArray[np.float32]]
 Floats = NDArray[np.float64]
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut without parameters (He et al. 2016, option A)."""
-
-    def __init__(self, inside: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.stride, self.added = stride, channels - inside
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Channels that the shortcut lacks are zeros on both sides."""
-        out = functional.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.stride > 1 or self.added:
-            x = x[:, :, :: self.stride, :: self.stride]
-            x = functional.pad(x, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
-        return functional.relu(out + x)
-
-
-class ResNet(nn.Module):
-    """ResNet for 32x32 images: 6 n + 2 layers in stages of 16, 32 and 64 channels."""
-
-    def __init__(self, n: int = 3) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*(Block(16, 16, 1) for _ in range(n)))
-        self.layer2 = nn.Sequential(Block(16, 32, 2), *(Block(32, 32, 1) for _ in range(n - 1)))
-        self.layer3 = nn.Sequential(Block(32, 64, 2), *(Block(64, 64, 1) for _ in range(n - 1)))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits."""
-        x = functional.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))  # type: ignore[no-any-return]
-
-
 def lenet300() -> nn.Module:
     """Perceptron 784-300-100-10."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
-    )
-
-
-def lenet5() -> nn.Module:
-    """LeNet-5 as in Caffe: 20 and 50 kernels of 5x5, 500 hidden units; 430,500 weights."""
-    return nn.Sequential(
-        *(nn.Conv2d(1, 20, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10)),
     )
 
 
