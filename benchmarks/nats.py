@@ -187,6 +187,6 @@ without tables, vectors at 8 bits and unchanged. Bits at equal nats lie on a lin
 lost are hundredths of top-1 or Spearman, per cent of perplexity. CPU seconds of netweight are measuring, sweep, secant
 rounds and encoding; of NNCodec its encode call.
 
-One thing was chosen by a look at the test images of CIFAR-10, without labels: half of the calibration images are
-enlarged, since the mean of 1 - p^2 over the outputs is then about as large as there. ResNet's predicted nats lean on
-it."""
+Networks for CIFAR-10 are calibrated on training images, the only ones there are beside the test images, shifted and
+mirrored as in training. On those as they are they would be surer still, and predict too little; what is left of that
+is in the column *predicted*."""

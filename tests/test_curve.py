@@ -194,3 +194,18 @@ def test_predictions_add_up_to_the_file(real, name, codecs):
         plan = nw.allocate(curves, bits=bits)
         slack_bits = 0.02 * plan.bits + (0 if codecs is None else 8 * 64 * len(curves))
         assert 8 * nw.encode(path, plan).nbytes == pytest.approx(plan.bits, abs=slack_bits)
+
+
+@pytest.mark.parametrize("codec", ["uniform", "trellis"])
+def test_a_loss_is_foretold_where_errors_lie_along_the_inputs(codec):
+    """Inputs with a mean and rows along it: giving up the layer loses five times what the mean importance says."""
+    rng = np.random.default_rng(3)
+    w = (0.4 + rng.standard_normal((96, 64))).astype(np.float32)
+    stat = Stat(inputs=(np.eye(64) + np.ones((64, 64)))[None])
+    curve = nw.sweep({"w": w}, {"w": stat}, codecs=[codec])["w"]
+    assert stat.loss(w, w) > 4 * stat.flat().loss(w, w)
+    assert curve.choose(math.inf).loss == pytest.approx(stat.loss(w, w), rel=0.02)
+    for bits in (0.6, 1.5, 2.5, 4.0):
+        point = curve.within(bits * w.size)
+        archive = nw.encode({"w": w}, nw.Plan({"w": point}, 1.0), {"w": stat})
+        assert point.loss == pytest.approx(stat.loss(w, w - archive["w"]), rel=0.25)

@@ -51,13 +51,13 @@ def test_wrong_sensitivities_are_put_right(model, batches):
     wrong = Importance.of({"first.weight": Stat(1 / 9), "second.weight": Stat(9.0)}, RECORD)
     found = secant(model, batches, wrong, divergence="squared", bits=3.0, codecs=["trellis"])
     true = {name: wrong[name].weight * found.factors[name] for name in found.factors}
-    assert true["first.weight"] == pytest.approx(true["second.weight"], rel=0.35)  # 81^(0.3 * 0.3) = 1.49 at most
-    assert found.plan.loss == pytest.approx(found.nats, rel=1e-6)
+    assert true["first.weight"] == pytest.approx(true["second.weight"], rel=0.1)
+    assert found.plan.loss == pytest.approx(found.nats, rel=0.02)  # of all inputs, and of a third of them
     errors = {
         n: float((torch.from_numpy(found.archive[n]) - p.detach()).square().sum()) / 2
         for n, p in model.named_parameters()
     }
-    assert found.nats == pytest.approx(sum(errors.values()), rel=0.15)  # x is nearly white, errors independent
+    assert found.plan.loss == pytest.approx(sum(errors.values()), rel=0.15)  # x is nearly white, errors independent
     again = nw.compress(model, bits=3.0, importance=found.importance, codecs=["trellis"])
     assert again.plan["loss"] == pytest.approx(found.plan.loss, rel=0.05)
 
@@ -65,7 +65,7 @@ def test_wrong_sensitivities_are_put_right(model, batches):
 def test_a_loss_is_met_as_it_is_measured(model, batches):
     importance = Importance.of({"first.weight": Stat(0.01), "second.weight": Stat(0.01)}, RECORD)
     found = secant(model, batches, importance, divergence="squared", loss=0.05)
-    assert found.nats == pytest.approx(0.05, rel=0.12)
+    assert found.plan.loss == pytest.approx(0.05, rel=0.12)
     assert found.archive.plan["heldout"] == {"nats": found.nats, "se": found.se, "samples": 200}
     judged = nw.evaluate(model, found.archive, batches=batches[2:], loss="squared")
     assert judged.nats == pytest.approx(found.nats, rel=1e-5)
@@ -107,7 +107,7 @@ def test_a_real_network_loses_what_is_predicted():
     network = found.build()
     importance = nw.measure(network, found.calibration[:4])
     tried = secant(network, found.calibration[:6], importance, loss=0.02, codecs=["trellis", "uniform"], rounds=1)
-    assert tried.nats == pytest.approx(0.02, rel=0.12)
+    assert tried.plan.loss == pytest.approx(0.02, rel=0.12)
     judged = nw.evaluate(network, tried.archive, batches=found.heldout[:6])
     assert abs(math.log(judged.nats / tried.plan.loss)) < math.log(2)
     assert judged.agreement > 0.95

@@ -3,12 +3,13 @@
 The Fisher information is the curvature of the loss at the trained weights. Below some 2.5 bits a weight errors are
 large, and a layer's real divergence can be many times the prediction 1/2 e^T I e: an allocation that believes it
 starves that layer. So every layer is quantised alone as the plan says, its divergence KL_l is measured by one forward
-pass over a few inputs, and its importance becomes
+pass over a few inputs, and its curve is bent to go through what was measured,
 
-    s_l <- s_l^0.3 (s_l KL_l / predicted_l)^0.7,    the factor at most 50 either way,
+    loss_l -> KL_l(loss_l),   a line through (ln loss_l, ln KL_l) of all plans tried (`working`),
 
 the secant of the loss instead of its tangent; then the bits are allocated anew. At last all layers are quantised
-together, and one factor for all makes the predicted sum the measured one, on inputs that took no part before.
+together, and one factor for all makes the predicted sum the measured one; what the inputs say that took no part in the
+rounds is noted beside it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from netweight.allocate import Plan, allocate
 from netweight.archive import Archive
 from netweight.checkpoint import Checkpoint, open_checkpoint
+from netweight.codecs.base import Point
 from netweight.codecs.registry import EXACT
 from netweight.curve import Curve, Progress, Source, sweep
 from netweight.errors import UsageError
@@ -30,14 +32,13 @@ from netweight.importance.core import Importance
 from netweight.importance.given import stats_of
 from netweight.pipeline import Coder, fit
 from netweight.trial import Nats, Trial, mean
+from netweight.working import Found, bent
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Secant", "scaled", "secant"]
 
-POWER: Final = 0.7  # of what was measured; the rest is the sensitivity before
-LARGEST: Final = 50.0  # factor of one round
 ROUNDS: Final = 4  # two leave layers starved below 2 bits a weight, where the first plan is far off
 CLOSE: Final = 0.1  # log of predicted over measured, at which the search for a loss ends
 SEARCHES: Final = 6
@@ -51,9 +52,9 @@ class Secant:
     Attributes:
         importance: with the sensitivities of the working point; `compress` takes it, and `save` keeps it.
         curves: what the tensors would cost, in its nats.
-        plan: meets the target.
+        plan: meets the target; its loss is what was measured on all inputs.
         archive: the network by this plan.
-        nats: divergence measured on the inputs that were held out.
+        nats: divergence on the inputs that were held out of the rounds.
         se: standard error of its mean over these inputs.
         samples: how many they are.
         factors: by which each tensor's importance was multiplied.
@@ -109,8 +110,8 @@ def secant(
 
     Args:
         model: the network, left as it was.
-        batches: calibration inputs without labels, in any number of batches above one: every third is held out for the
-            last check, the others measure layers; 60 to 200 inputs are enough.
+        batches: calibration inputs without labels, in any number of batches above one: every third is held out of the
+            rounds, the others measure layers; 60 to 200 inputs are enough for that, more foretell the sum better.
         importance: of the network, by `measure`.
         source: its checkpoint; the model's own weights without.
         divergence: "kl" of softmax outputs, "squared" for 1/2 |f - f'|^2, or a function of original and changed
@@ -138,11 +139,37 @@ def secant(
     known = [batch for j, batch in enumerate(batches) if j % 3 != 2] if len(batches) > 2 else [batches[0]]
     coder = Coder(checkpoint, importance, executor, None)
     trial = Trial(model, checkpoint, divergence, forward)
-    factors = dict.fromkeys(curves, 1.0)
+    state = _State(curves)
     for done in range(rounds):
-        plan = allocate(scaled(curves, factors), **target)
-        factors = _round(trial, known, coder.encode(plan), plan, factors, progress, (done, rounds), cancel)
-    return _settled(trial, held, coder, importance, curves, factors, target)
+        plan = allocate(state.curves(), **target)
+        state = _round(trial, known, coder.encode(plan), plan, state, progress, (done, rounds), cancel)
+    return _settled(trial, (known, held), coder, importance, state, target)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known after some rounds.
+
+    Attributes:
+        predicted: curves by the sweep.
+        found: measured divergence by predicted loss.
+        tried: points of the plans, in predicted losses.
+        whole: what all tensors do together, over the sum of what each does alone.
+    """
+
+    predicted: Mapping[str, Curve]
+    found: Mapping[str, Found] = field(default_factory=dict)
+    tried: Mapping[str, list[Point]] = field(default_factory=dict)
+    whole: float = 1.0
+
+    def curves(self) -> dict[str, Curve]:
+        """Curves in measured nats."""
+        known = bent(self.predicted, self.found, self.tried)
+        return scaled(known, dict.fromkeys(known, self.whole))
+
+    def loss(self, name: str, nats: float) -> float:
+        """Predicted loss behind a point of those curves."""
+        return self.found.get(name, Found()).loss(nats / self.whole)
 
 
 def _measured(checkpoint: Checkpoint, importance: Importance) -> Importance:
@@ -155,13 +182,12 @@ def _measured(checkpoint: Checkpoint, importance: Importance) -> Importance:
 
 
 def _round(
-    trial: Trial, batches: Sequence[Any], archive: Archive, plan: Plan, factors: Mapping[str, float],
+    trial: Trial, batches: Sequence[Any], archive: Archive, plan: Plan, state: _State,
     progress: Progress | None, place: tuple[int, int], cancel: Callable[[], bool] | None,
-) -> dict[str, float]:  # fmt: skip
-    """Quantise each layer alone, then all together; give the factors of the next allocation."""
+) -> _State:  # fmt: skip
+    """Quantise each layer alone, then all together; give what the next allocation should know."""
     everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
     groups = trial.groups(everything)
-    ratios = dict.fromkeys(factors, 1.0)
     passes = itertools.count(1)
 
     def stop() -> bool:
@@ -172,41 +198,57 @@ def _round(
             progress("secant", place[0] * whole + next(passes), place[1] * whole)
         return False
 
+    found, tried, alone = dict(state.found), dict(state.tried), 0.0
     for names, measured in zip(groups, trial.alone(batches, archive, groups, stop), strict=True):
-        predicted = sum(plan.choices[name].loss for name in names)
-        if measured is not None and predicted > 0:
-            ratio = (max(measured, LEAST_NATS) / max(predicted, LEAST_NATS)) ** POWER
-            ratios |= dict.fromkeys(names, min(max(ratio, 1 / LARGEST), LARGEST))
-    # The layers' shares are known now; their sum is what all of them do together.
-    predicted = sum(ratios[name] * point.loss for name, point in plan.choices.items())
+        losses = {name: state.loss(name, plan.choices[name].loss) for name in names}
+        predicted = sum(losses.values())
+        if measured is None or predicted <= LEAST_NATS:
+            alone += sum(plan.choices[name].loss for name in names) / state.whole
+            continue
+        alone += measured
+        ratio = max(measured, LEAST_NATS) / predicted
+        for name in names:
+            if losses[name] > 0:
+                found[name] = found.get(name, Found()).also(losses[name], ratio * losses[name])
+                tried[name] = [*tried.get(name, ()), replace(plan.choices[name], loss=losses[name])]
     together = mean(trial.nats(batches, archive, everything))[0]
-    whole = together / predicted if predicted > 0 and together > LEAST_NATS else 1.0
-    return {name: factor * ratios[name] * whole for name, factor in factors.items()}
+    return _State(state.predicted, found, tried, together / alone if alone > 0 and together > LEAST_NATS else 1.0)
 
 
 def _settled(
-    trial: Trial, batches: Sequence[Any], coder: Coder, importance: Importance, curves: Mapping[str, Curve],
-    factors: dict[str, float], target: Mapping[str, Any],
+    trial: Trial, batches: tuple[Sequence[Any], Sequence[Any]], coder: Coder, importance: Importance, state: _State,
+    target: Mapping[str, Any],
 ) -> Secant:  # fmt: skip
-    """Make the predicted sum the measured one; where a loss is the target, search the plan that has it."""
-    wanted, known = target.get("loss"), scaled(curves, factors)
+    """Make the predicted sum the measured one; where a loss is the target, search the plan that has it.
+
+    Measured on all inputs: what the held-out third says is noted beside it, but a few inputs at the border between two
+    classes make most of a divergence, and a third of them are few. The rounds fit one number or two a layer.
+    """
+    wanted, known = target.get("loss"), state.curves()
     aim, tried = dict(target), []
     for _ in range(1 if wanted is None else SEARCHES):
         plan, archive = fit(coder, known, **aim)
-        found = trial.nats(batches, archive, [name for name, point in plan.choices.items() if point.codec != EXACT])
-        nats, se = mean(found)
+        everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
+        seen, found = (trial.nats(part, archive, everything) for part in batches)
+        nats = (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
         if wanted is None or nats < LEAST_NATS or abs(math.log(nats / wanted)) < CLOSE:
             break
         tried.append((math.log(aim["loss"]), math.log(nats)))
         aim["loss"] = math.exp(_next(tried, math.log(wanted)))
+    heldout, se = mean(found)
     ratio = nats / plan.loss if plan.loss > 0 and nats > LEAST_NATS else 1.0
-    factors = {name: factor * ratio for name, factor in factors.items()}
+    factors = {name: ratio * _over(p.loss, state.loss(name, p.loss)) for name, p in plan.choices.items()}
     choices = {name: replace(point, loss=ratio * point.loss) for name, point in plan.choices.items()}
     plan = replace(plan, choices=choices, slope=ratio * plan.slope)
-    heldout = {"nats": nats, "se": se, "samples": len(found)}
-    archive = archive.noted(loss=plan.loss, slope=plan.slope, heldout=heldout)
+    noted = {"nats": heldout, "se": se, "samples": len(found)}
+    archive = archive.noted(loss=plan.loss, slope=plan.slope, heldout=noted)
     own = {name: factor for name, factor in factors.items() if name in importance}
-    return Secant(importance.scaled(own), scaled(curves, factors), plan, archive, nats, se, len(found), factors)
+    curves = scaled(known, dict.fromkeys(known, ratio))
+    return Secant(importance.scaled(own), curves, plan, archive, heldout, se, len(found), factors)
+
+
+def _over(nats: float, loss: float) -> float:
+    return nats / loss if loss > 0 else 1.0
 
 
 def _next(tried: Sequence[tuple[float, float]], wanted: float) -> float:

@@ -124,6 +124,7 @@ class Codec(ABC):
         default: whether it is tried where no codecs are named; one that mostly costs time is asked for by its id.
         rival: id of a codec that needs fewer bits at low rates: where that one offers points for a large tensor, this
             one is asked by `sweep_high`.
+        instead_of: id of a codec, of which this one is tried only where that one takes nothing.
         progressive: each stream refines what those before it give. A tensor has the last ones of `streams`, as many as
             `encode` gives, and `decode` takes the first of these, any number of them; without any the tensor is zero.
             It has no reals.
@@ -138,6 +139,7 @@ class Codec(ABC):
     structured: ClassVar[bool] = False
     default: ClassVar[bool] = True
     rival: ClassVar[str] = ""
+    instead_of: ClassVar[str] = ""
     progressive: ClassVar[bool] = False
 
     def layout(self, shape: tuple[int, ...]) -> Layout:

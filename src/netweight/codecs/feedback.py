@@ -107,10 +107,10 @@ class Feedback(Codec):
 
 
 class FeedbackScalar(Feedback):
-    """The same with plain rounding: for tensors too small for a trellis."""
+    """The same with plain rounding: for tensors that cannot be dealt to the lanes of a trellis."""
 
     id: ClassVar[str] = "feedback-scalar"
-    default: ClassVar[bool] = False
+    instead_of: ClassVar[str] = Feedback.id
     grid = Grid(0, SCALAR_KAPPA)
 
 

@@ -25,6 +25,8 @@ ROWS = 64
 START_ROWS = 3.9
 # Fine steps in the root mean square of a whitened weight, in quarters of an octave
 CLASSES = (-6, -3, 0, 2, 4, 6, 9, 12, 16, 20, 24, 28)
+COARSER = (-9, -12, -15, -18, -22, -26, -30)  # as long as the coarsest step tried takes SPARSE bits a weight
+SPARSE = 0.1
 
 
 def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
@@ -43,7 +45,9 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
     points = [Point(ENTRY_BITS, whole, codec, index_of(64 * float(np.sqrt(energy.max()))))]
     rows = _sample(energy, matrix)
     middle = _middle(spectrum)
-    for c in CLASSES:
+    for c in (*CLASSES, *COARSER):
+        if c in COARSER and min((point.bits for point in points[1:]), default=0.0) < SPARSE * matrix.w.size:
+            break
         q = index_of(middle * 2.0 ** (-c / 4))
         point = _at(codec, q, spectrum, rows, grid)
         if point is not None and point.loss < whole:

@@ -1,0 +1,63 @@
+"""What is known of a tensor after it was tried: through the points, rising, with an inverse; curves bent by it."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netweight.codecs.base import Point
+from netweight.curve import Curve
+from netweight.working import Found, bent
+
+SIZES = st.floats(1e-8, 1e2)
+PAIRS = st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=8)
+
+
+def found_of(pairs):
+    found = Found()
+    for predicted, measured in pairs:
+        found = found.also(predicted, measured)
+    return found
+
+
+def test_points_far_apart_are_met():
+    pairs = [(1e-4, 2e-4), (1e-3, 1e-2), (1e-2, 0.05), (0.1, 2.0)]
+    found = found_of(pairs)
+    for predicted, measured in pairs:
+        assert found.nats(predicted) == pytest.approx(measured)
+    assert found.nats(1e-6) == pytest.approx(2e-6)
+    assert found.nats(1.0) == pytest.approx(20.0)
+    assert found_of([]).nats(0.3) == 0.3
+
+
+@given(PAIRS)
+def test_it_rises_and_can_be_undone(pairs):
+    found = found_of(pairs)
+    losses = np.geomspace(1e-9, 1e3, 60)
+    nats = [found.nats(loss) for loss in losses]
+    powers = np.diff(np.log(nats)) / np.diff(np.log(losses))
+    assert powers.min() > 0.3 - 1e-6
+    for loss, value in zip(losses, nats, strict=True):
+        assert found.loss(value) == pytest.approx(loss, rel=1e-6)
+
+
+def test_measurements_that_contradict_each_other_are_pooled():
+    found = found_of([(1.0, 5.0), (4.0, 1.0)])
+    mean = math.exp((math.log(5.0) - 0.3 * math.log(1.0) + math.log(1.0) - 0.3 * math.log(4.0)) / 2)
+    assert found.nats(1.0) == pytest.approx(mean)
+    assert found.nats(4.0) == pytest.approx(mean * 4**0.3)
+
+
+def test_a_bent_curve_knows_a_cliff():
+    """4^-b a weight was predicted; below two bits the truth is a hundred times that, and was seen at 1.5 bits."""
+    points = tuple(Point(1000.0 * b, 4.0**-b, "a", -1000 * b, smooth=True) for b in range(6))
+    seen = Point(1500.0, 4.0**-1.5, "a", -1500, smooth=True)
+    found = {"w": Found().also(4.0**-1.5, 100 * 4.0**-1.5).also(4.0**-3, 4.0**-3)}
+    curve = bent({"w": Curve("w", 1000, points), "v": Curve("v", 1000, points)}, found, {"w": [seen]})["w"]
+    by_bits = {point.bits: point.loss for point in curve.points}
+    assert by_bits[1500.0] == pytest.approx(100 * 4.0**-1.5)
+    assert by_bits[4000.0] == pytest.approx(4.0**-4)
+    assert curve.within(3000.0).loss == pytest.approx(4.0**-3)
+    assert curve.choose(2e-4).bits > 1.3 * Curve("w", 1000, points).choose(2e-4).bits
