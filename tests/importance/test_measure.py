@@ -12,6 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from netweight.errors import UsageError  # noqa: E402
+from netweight.importance.core import Importance  # noqa: E402
 from netweight.importance.measure import measure  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("small_networks", Path(__file__).with_name("networks.py"))
@@ -80,6 +81,79 @@ def test_structure_is_the_whole_matrix(name):
         close(np.kron(part, stat.inputs[k]), full[k], 1e-5)
     if groups > 1:
         assert not outputs[:rows, rows:].any()
+
+
+class Pooled(nn.Module):
+    """A layer that meets every position, and a head that sees their mean."""
+
+    def __init__(self, layer, channels, axes):
+        super().__init__()
+        self.layer, self.head, self.axes = layer, nn.Linear(channels, 3), axes
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(x)).mean(self.axes))
+
+
+POOLED = {
+    "more positions than rows": (Pooled(nn.Conv2d(3, 4, 3, padding=1), 4, (2, 3)), torch.randn(5, 3, 4, 4)),
+    "fewer positions than rows": (Pooled(nn.Linear(7, 6), 6, 1), torch.randn(5, 3, 7)),
+    "groups": (Pooled(nn.Conv2d(4, 6, 3, groups=2), 6, (2, 3)), torch.randn(5, 4, 5, 5)),
+    "depth-wise": (Pooled(nn.Conv2d(4, 4, 2, groups=4), 4, (2, 3)), torch.randn(5, 4, 4, 4)),
+    "input meets the rows": (Pooled(nn.ConvTranspose2d(5, 2, 2), 2, (2, 3)), torch.randn(5, 5, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("full", [0, 1024])
+def test_moments_of_whole_gradients(name, full):
+    """E[D^T D] and E[D D^T] of each sample's gradient D, by brute force; with one row to a group that is all of I_w."""
+    model, x = POOLED[name]
+    found = measure(model, [x[:2], x[2:]], structure="gradient", cotangents="exact", full=full)
+    stat, weight = found.raw("layer.weight"), model.layer.weight
+    groups, n = stat.inputs.shape[:2]
+    rows = len(weight) // groups
+    columns, outputs = np.zeros((groups, n, n)), np.zeros((groups, rows, rows))
+    for one in x:
+        z = model(one[None])
+        for u in small.roots(z):
+            (g,) = torch.autograd.grad(z, weight, u, retain_graph=True)
+            d = g.double().numpy().reshape(groups, rows, n)
+            columns += np.einsum("gri,grj->gij", d, d) / len(x)
+            outputs += np.einsum("gri,gsi->grs", d, d) / len(x)
+    close(stat.inputs * rows, columns, 1e-5)
+    own = outputs / np.trace(outputs, axis1=1, axis2=2)[:, None, None] * rows
+    for k in range(groups):
+        part = slice(k * rows, (k + 1) * rows)
+        if stat.outputs.ndim == 2:
+            close(stat.outputs[part, part], own[k], 1e-5)
+        else:
+            close(stat.outputs[part], np.diag(own[k]), 1e-5)
+    # The head sees one position: its inputs' own moment is kept.
+    close(found.raw("head.weight").inputs, measure(model, [x], cotangents="exact").raw("head.weight").inputs, 1e-5)
+
+
+def test_positions_that_go_together_are_no_independent_ones():
+    """Inputs that are one constant: through the mean over 16 positions all their errors add up."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.AvgPool2d(4), nn.Flatten())
+    x = torch.randn(50, 2, 1, 1).expand(50, 2, 4, 4)
+    w = next(model.parameters()).detach().numpy()
+    e = 0.01 * np.random.default_rng(0).standard_normal(w.shape)
+    true = 0.5 * float(np.mean(np.square(x[:, :, 0, 0].numpy() @ e[:, :, 0, 0].T).sum(1)))
+    whole, apart = (measure(model, [x], "squared", structure=s, cotangents="exact") for s in ("gradient", "kronecker"))
+    assert whole.raw("0.weight").loss(w, e) == pytest.approx(true, rel=1e-4)
+    assert apart.raw("0.weight").loss(w, e) == pytest.approx(true / 16, rel=1e-4)
+
+
+def test_moments_of_whole_gradients_in_a_file(tmp_path):
+    model, x = POOLED["groups"]
+    parts = [measure(model, [part], structure="gradient") for part in (x[:2], x[2:])]
+    parts[0].save(tmp_path / "a")
+    again = Importance.open(tmp_path / "a") + parts[1]
+    same(again, measure(model, [x], structure="gradient"))
+    with pytest.raises(UsageError, match="structure 'gradient' and 'kronecker'"):
+        parts[0] + measure(model, [x[2:]])
+    text = (tmp_path / "a").read_bytes()
+    assert b'"version\\":2' in text[:3000]
 
 
 def test_linear_softmax_in_closed_form():

@@ -140,7 +140,10 @@ def _add_measure(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--length", metavar="N", type=_count, default=128, help="tokens of a sample at most (128)")
     verb.add_argument("--loss", choices=("kl", "squared"), help="default: kl with a head, squared without")
     verb.add_argument(
-        "--structure", choices=("kronecker", "diagonal"), default="kronecker", help="second moments, or single weights"
+        "--structure",
+        choices=("kronecker", "gradient", "diagonal"),
+        default="kronecker",
+        help="second moments of inputs and gradients, of each sample's whole gradient, or single weights",
     )
     verb.add_argument("--temperature", metavar="T", type=_positive, default=1.0, help="of the softmax (1)")
     verb.add_argument("--draws", metavar="N", type=_count, default=2, help="random vectors for each sample (2)")

@@ -26,10 +26,15 @@ class MatrixSums:
         exact: collect the square of every weight's gradient instead, which needs inputs and gradients together.
         axis: of the samples, in the layer's input and output; None where there is none.
         full: rows up to which their second moment is a full matrix.
+        whole: where a sample meets the weight at several positions, take the moments of its whole gradient, which needs
+            inputs and gradients together.
     """
 
-    def __init__(self, layer: Map, shape: tuple[int, ...], exact: bool, axis: int | None, full: int) -> None:
+    def __init__(
+        self, layer: Map, shape: tuple[int, ...], exact: bool, axis: int | None, full: int, whole: bool = False
+    ) -> None:
         self.map, self.shape, self.exact, self.axis, self.full = layer, shape, exact, axis, full
+        self.whole = whole and not exact and not layer.tokens and axis is not None
         self.tokens = [0.0] * HALVES
         self.seen = False
         self._columns: Tensor | None = None
@@ -53,6 +58,10 @@ class MatrixSums:
             return
         masked = mask is not None and self.map.item == 1 and x.shape[:-1] == mask.shape
         items = by_sample(x.detach(), count, self.map.item, self.axis)
+        # One position: the input's own moment is the better estimate, since unsure samples do not outweigh the others.
+        self.whole = self.whole and (self.seen or self.map.inputs(items[:1]).shape[1] > 1)
+        if self.whole:
+            return
         for half, chosen in _parts(items, halves, self.map.growth):
             v = self.map.inputs(items[chosen].float())
             v = v[mask[chosen]] if masked and mask is not None else v.flatten(0, 1)
@@ -76,6 +85,10 @@ class MatrixSums:
         if self.exact:
             assert x is not None
             self._add_squares(items, x, count)
+            return
+        if self.whole:
+            assert x is not None
+            self._add_whole(items, x, count, halves)
             return
         for half, chosen in _parts(items, halves, self.map.growth if self.map.input_rows else 1):
             v = self.map.gradients(items[chosen].float()).flatten(0, 1)
@@ -144,6 +157,26 @@ class MatrixSums:
             r, c = (vectors, gradients) if m.input_rows else (gradients, vectors)
             r = r[:, 0].reshape(len(r), m.groups, -1)
             self._squares += (r.permute(1, 2, 0) @ c.permute(1, 0, 2)).square().double()
+
+    def _add_whole(self, g: Tensor, x: Tensor, count: int, halves: Tensor) -> None:
+        """Add D^T D and D D^T of each sample's gradient D = sum_t r_t c_t^T, by whichever way is shorter."""
+        m = self.map
+        inputs = by_sample(x.detach(), count, m.item, self.axis)
+        for j in range(len(g)):
+            gradients, vectors = m.gradients(g[j : j + 1].float())[0], m.inputs(inputs[j : j + 1].float())[0]
+            r, c = (vectors, gradients) if m.input_rows else (gradients, vectors)
+            r = r[:, 0].reshape(len(r), m.groups, -1).permute(1, 0, 2)
+            c = c.permute(1, 0, 2)
+            columns = self._total(rows=False, device=g.device)[int(halves[j])]
+            rows = self._total(rows=True, device=g.device)[int(halves[j])]
+            if r.shape[1] < min(r.shape[2], c.shape[2]):
+                columns += c.mT @ ((r @ r.mT) @ c)
+                through = (c @ c.mT) @ r
+                rows += r.mT @ through if rows.ndim == 3 else (r * through).sum(1).reshape(-1)
+            else:
+                d = r.mT @ c
+                columns += d.mT @ d
+                rows += d @ d.mT if rows.ndim == 3 else d.square().sum(2).reshape(-1)
 
     def sums(self) -> Sums:
         """Give the sums as arrays."""

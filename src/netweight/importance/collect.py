@@ -53,6 +53,7 @@ class Collector:
         largest: columns up to which a matrix is kept.
         full: rows up to which a matrix is kept.
         mu: added to each prediction's squares.
+        whole: take the moments of whole gradients where a sample has several positions.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Collector:
         largest: int,
         full: int,
         mu: float = 0.0,
+        whole: bool = False,
     ) -> None:
         self.model, self.head, self.forward, self.exact, self.largest, self.mu = (
             model,
@@ -75,7 +77,7 @@ class Collector:
             largest,
             mu,
         )
-        self.full = full
+        self.full, self.whole = full, whole
         self.matrices: dict[str, dict[int, MatrixSums]] = {}
         self.vectors = VectorSums()
         self.samples, self.predictions, self.data = 0, 0.0, 0
@@ -208,7 +210,7 @@ class Collector:
         sums = self._matrix(path, module, "weight", 0)
         if sums is not None:
             sums.add_inputs(x, batch.count, batch.halves, batch.mask)
-        held = x if is_norm(module) or (sums is not None and sums.exact) else None
+        held = x if is_norm(module) or (sums is not None and (sums.exact or sums.whole)) else None
 
         def backward(g: Tensor) -> None:
             if held is not None and held._version != version:
@@ -277,7 +279,9 @@ class Collector:
             assert layer is not None
             shape = tuple(tensor.shape) if not rows else (rows, columns)
             axis = 0 if rows else self._axes.get(path, 0)
-            found[start] = MatrixSums(layer, shape, self.exact or layer.columns > self.largest, axis, self.full)
+            found[start] = MatrixSums(
+                layer, shape, self.exact or layer.columns > self.largest, axis, self.full, self.whole
+            )
         return found[start]
 
     def sums(self) -> dict[str, tuple[Sums, ...]]:

@@ -17,7 +17,7 @@ from netweight.importance.sums import Counts, Shrinkage, Sums, merged, shrinkage
 
 __all__ = ["Importance", "Record"]
 
-VERSION: Final = 1
+VERSION: Final = 2  # of files that hold the moments of whole gradients; others are of version 1, as before
 MODULUS: Final = 1 << 256
 
 Entry = Stat | tuple[Sums, ...]
@@ -33,7 +33,7 @@ class Record:
         predictions: softmaxes (images, tokens) or vectors whose mean loss is meant.
         loss: "kl", "squared", or the name of the user's function.
         objective: "identity", "fisher", "gradient", "hessian", "gradient+hessian".
-        structure: "kronecker" or "diagonal".
+        structure: "kronecker", "gradient" or "diagonal".
         estimator: how gradients of the loss were drawn.
         temperature: of the softmax.
         seed: of the draws.
@@ -141,7 +141,8 @@ class Importance(Mapping[str, Stat]):
             OutputError: it cannot be written.
         """
         known = {name: self._known(name) for name in self._entries}
-        write_entries(Path(path), VERSION, self._entries, self.record.to_json(), known, self._factors, force=force)
+        version = VERSION if self.record.structure == "gradient" else 1
+        write_entries(Path(path), version, self._entries, self.record.to_json(), known, self._factors, force=force)
 
     def __getitem__(self, name: str) -> Stat:
         """Give the importance of a tensor, shrunk.

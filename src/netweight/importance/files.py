@@ -6,7 +6,8 @@ The metadata entry "netweight.importance" is
 
 where a tensor has either "uses", a list of {"shape", "tokens", "inputs": key, ..} with the "shrinkage" of each, or
 "stat", {"weight", "relative", "samples", "diagonal": key, ..}; "factor" multiplies either. Keys name arrays of the
-file; equal arrays are stored once. "netweight.importance.crc32" is the checksum of that text.
+file; equal arrays are stored once. Version 2 has uses of no tokens, whose arrays are the moments of whole gradients
+(`sums`). "netweight.importance.crc32" is the checksum of that text.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def read_entries(path: Path, version: int) -> Opened:
             raise FormatError(
                 f"{path.name} is an importance of version {found}, here is {version}.", "Upgrade netweight."
             )
-        _require(found == version and type(value["record"]) is dict and CRC_KEY in file.metadata)
+        _require(found in range(1, version + 1) and type(value["record"]) is dict and CRC_KEY in file.metadata)
         _check(value, file)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise damaged(f"The description of {path.name} makes no sense ({type(error).__name__}).") from None

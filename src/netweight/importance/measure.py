@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["measure"]
 
 OBJECTIVES: Final = ("identity", "fisher", "gradient", "hessian", "gradient+hessian")
-STRUCTURES: Final = ("kronecker", "diagonal")
+STRUCTURES: Final = ("kronecker", "gradient", "diagonal")
 LARGEST: Final = 6144  # columns up to which their second moment is kept: 302 MB
 FULL: Final = 1024  # rows up to which theirs is
 
@@ -59,7 +59,9 @@ def measure(
             gives the loss of each sample.
         objective: "fisher" for "kl" and "squared"; of a function, "gradient" (default), "hessian" (Gauss-Newton, or
             cotangents="hutchinson") or "gradient+hessian" (with the quartic term); "identity" measures nothing.
-        structure: "kronecker" as above, or "diagonal": the squared gradient of every single weight.
+        structure: "kronecker" as above; "gradient": A and G are the moments of the two sides of each sample's whole
+            gradient, which does not take its positions for independent; "diagonal": the squared gradient of every
+            single weight.
         forward: calls the model on a batch and returns its output; the default is `importance.samples.model_inputs`.
         mask: from a batch to [samples, tokens], true where a token counts; the default is its "attention_mask".
         names: tensors to measure, where memory does not allow all in one pass; all if None.
@@ -154,8 +156,8 @@ def _collector(
     if drawing[0] == "hutchinson":
         return Hutchinson(model, forward, wanted, mu, first)
     head = curved if objective == "hessian" else first
-    exact, (largest, full) = structure == "diagonal", limits
-    return Collector(model, head, forward, exact=exact, wanted=wanted, largest=largest, full=full, mu=mu)
+    exact, whole, (largest, full) = structure == "diagonal", structure == "gradient", limits
+    return Collector(model, head, forward, exact=exact, whole=whole, wanted=wanted, largest=largest, full=full, mu=mu)
 
 
 def _require(option: str, value: str, known: tuple[str, ...]) -> None:

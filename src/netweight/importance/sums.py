@@ -29,7 +29,8 @@ class Sums:
         shape: of the tensor.
         inputs: sums of v v^T of what faces the columns, [2 halves, groups, n, n], float64.
         outputs: of what faces the rows, [2, R] for a diagonal or [2, R, R].
-        tokens: vectors of the layer's input that were counted, by half.
+        tokens: vectors of the layer's input that were counted, by half; 0 where inputs and outputs are the moments of
+            the two sides of each sample's whole gradient D, the sums of D^T D and of D D^T.
         diagonal: sums of squared gradients of each sample, in the tensor's shape.
         quartic: sums of a quarter of the squared second derivatives of each sample.
     """
@@ -90,6 +91,8 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
         return _diagonal(sums, counts, by is not None)
     assert sums.outputs is not None
     a, g = sums.inputs.sum(axis=0), sums.outputs.sum(axis=0)
+    if not any(sums.tokens):
+        return _whole(a, g, counts, by)
     if by is not None:
         a, g = shrink(a, by[0]), shrink(g[None], by[1])[0]
         a = _floored(a)
@@ -100,6 +103,18 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     a *= scale / (max(total, 1.0) * max(counts.predictions, 1.0))
     samples = round(min(total, counts.samples * float(MOST_TOKENS)))
     return Stat(inputs=a, outputs=g, samples=samples)
+
+
+def _whole(a: Float64, g: Float64, counts: Counts, by: Shrinkage | None) -> Stat:
+    """Make it of E[D^T D] by group and of E[D D^T]: each has the trace of I_w, so G gets a mean of 1 in each group."""
+    if by is not None:
+        a, g = _floored(shrink(a, by[0])), shrink(g[None], by[1])[0]
+    rows = len(g) // len(a)
+    diagonal = (g if g.ndim == 1 else np.diagonal(g)).reshape(len(a), rows)
+    mean = np.repeat(diagonal.mean(axis=1), rows)
+    root = np.sqrt(np.where(mean > 0, mean, 1.0))
+    g = g / root**2 if g.ndim == 1 else g / root[:, None] / root
+    return Stat(inputs=a / (rows * max(counts.predictions, 1.0)), outputs=g, samples=counts.samples)
 
 
 def _floored(a: Float64) -> Float64:
