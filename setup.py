@@ -12,6 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
+PARTS = ["csrc/decode.h", "csrc/decode_avx512.h", "csrc/crc32.h"]  # that kernels.c includes
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 # No -march: the file must run on every machine of its kind, and picks AVX2 itself when it runs.
 # No contraction of a*b + c: the C and the NumPy path must round alike.
@@ -47,6 +48,6 @@ class Wheel(bdist_wheel):
 
 
 setup(
-    ext_modules=[Extension("netweight._kernels", ["csrc/kernels.c"], optional=True)],
+    ext_modules=[Extension("netweight._kernels", ["csrc/kernels.c"], depends=PARTS, optional=True)],
     cmdclass={"build_ext": BuildKernels, "bdist_wheel": Wheel},
 )

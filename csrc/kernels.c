@@ -1,4 +1,5 @@
-/* The hot loops of netweight, called through ctypes. One C11 file, no dependency, no global state.
+/* The hot loops of netweight, called through ctypes. C11, no dependency, no global state; one file to compile: the decoder, in decode.h and
+ * what it includes, is a part of this one.
  *
  * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
  * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
@@ -34,7 +35,10 @@ typedef struct {
     int64_t plane;      /* symbols of one kernel position; 0: no neighbours are looked at */
     int64_t width;      /* kernel width */
     int64_t positions;  /* kernel positions: plane p of the scan is position p mod positions */
-    const uint8_t *cls; /* class of each symbol; NULL: all 0 */
+    const uint8_t *cls; /* class of each symbol; NULL: all 0, or by the levels */
+    const int16_t *row, *column; /* decoder: levels, the class is clamp(row + column level, 0, top); NULL: as `cls` says */
+    int64_t rows, columns, top;
+    int64_t dealt;      /* decoder: lanes that a position is dealt to (nw_dealt_classes), 0: the scan is as stored */
     int16_t *out;       /* fine indices; a decoder that looks at no neighbours needs none */
     float *scaled;      /* decoder: fine index times factor, rounded once; NULL: not wanted */
     float factor;
@@ -84,11 +88,11 @@ static inline int level_of(const int32_t *t, int32_t g) {
     return (a >= t[0]) + (a >= t[1]) + (a >= t[2]) + (a >= t[3]);
 }
 
-/* Table offset (without codebook) and sign flip of the 32 lanes from i on; `m` of them exist. */
-static inline void contexts(const segment *s, const model *q, const int16_t *r, int64_t i, int m, int32_t *table, int32_t *flip) {
+/* Table offset (without codebook) and sign flip of the 32 lanes from i on; `m` of them exist. `cls` are their classes, NULL: all 0. */
+static inline void contexts(const segment *s, const model *q, const uint8_t *cls, const int16_t *r, int64_t i, int m, int32_t *table, int32_t *flip) {
     int32_t Z = (int32_t)q->codebooks, P = (int32_t)q->levels;
     for (int l = 0; l < m; l++) {
-        table[l] = s->cls ? s->cls[i + l] * P * Z : 0;
+        table[l] = cls ? cls[l] * P * Z : 0;
         flip[l] = 0;
     }
     if (P == 1 || s->plane == 0) return;
@@ -102,7 +106,7 @@ static inline void contexts(const segment *s, const model *q, const int16_t *r, 
         int straddles = (i < s->plane && i + m > s->plane) || (i < lag && i + m > lag) || (i < lag + s->plane && i + m > lag + s->plane);
         if (!straddles) {
             for (int l = 0; l < m; l++) {
-                table[l] += level_of(q->thresholds + PRED * (s->cls ? s->cls[i + l] : 0), g[l]) * Z;
+                table[l] += level_of(q->thresholds + PRED * (cls ? cls[l] : 0), g[l]) * Z;
                 flip[l] = -(g[l] < 0);
             }
             return;
@@ -110,7 +114,7 @@ static inline void contexts(const segment *s, const model *q, const int16_t *r, 
     }
     for (int l = 0; l < m; l++) {
         int32_t g = predict(s, r, i + l);
-        table[l] += level_of(q->thresholds + PRED * (s->cls ? s->cls[i + l] : 0), g) * Z;
+        table[l] += level_of(q->thresholds + PRED * (cls ? cls[l] : 0), g) * Z;
         flip[l] = -(g < 0);
     }
 }
@@ -123,204 +127,7 @@ static inline int32_t advance(const model *q, int32_t v, uint8_t *state) {
     return 2 * v - c * ((v > 0) - (v < 0));
 }
 
-/* ---- decoder -------------------------------------------------------------------------------------------------------- */
-
-/* Symbols 0 and 255 are escapes (even, odd) and never flipped; nor is -127, whose flip would be the odd escape. */
-static inline int32_t unflip(int32_t v, int32_t flip) { return v < 2 - CENTRE || v == CENTRE - 1 ? v : (v ^ flip) - flip; }
-
-typedef struct {
-    uint32_t x[LANES]; /* coder states */
-    const uint8_t *at, *end;
-    int64_t *place;    /* of escapes in their segments, and the fine indices that stand there */
-    int16_t *held;
-    int64_t room, escapes;
-} reader;
-
-/* A decoded symbol goes where it is wanted. */
-static inline void put(reader *d, segment *s, int64_t i, int32_t v, int32_t r) {
-    if (s->out) s->out[i] = (int16_t)r;
-    if (s->scaled) s->scaled[i] = (float)r * s->factor;
-    s->plain += (uint32_t)r, s->weighted += (uint32_t)(i + 1) * (uint32_t)r;
-    if (v != -CENTRE && v != CENTRE - 1) return;
-    if (d->escapes < d->room) d->place[d->escapes] = i, d->held[d->escapes] = (int16_t)r;
-    d->escapes++, s->beyond++;
-}
-
-/* Symbols from i to the end of a segment. Returns 0, or -1 where the words run out. */
-static int decode_scalar(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, int64_t i) {
-    int32_t table[LANES], flip[LANES];
-    for (; i < s->n; i += lanes) {
-        int m = s->n - i < lanes ? (int)(s->n - i) : lanes;
-        contexts(s, q, s->out, i, m, table, flip);
-        for (int l = 0; l < m; l++) {
-            uint32_t y = d->x[l], e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (y & (SLOTS - 1))];
-            y = ((e >> 20) + 1) * (y >> PRECISION) + ((e >> 8) & (SLOTS - 1));
-            if (y < LOW) {
-                if (d->end - d->at < 2) return -1;
-                y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
-                d->at += 2;
-            }
-            d->x[l] = y;
-            int32_t v = unflip((int32_t)(e & 255) - CENTRE, flip[l]);
-            put(d, s, i + l, v, advance(q, v, state + l));
-        }
-    }
-    return 0;
-}
-
-#ifdef X86
-/* EXPAND[mask][lane]: how many lanes below this one take a word, which is the place of its own word among the next eight. */
-#define BIT(m, l) ((m) >> (l) & 1)
-#define N1(m) BIT(m, 0)
-#define N2(m) (N1(m) + BIT(m, 1))
-#define N3(m) (N2(m) + BIT(m, 2))
-#define N4(m) (N3(m) + BIT(m, 3))
-#define N5(m) (N4(m) + BIT(m, 4))
-#define N6(m) (N5(m) + BIT(m, 5))
-#define N7(m) (N6(m) + BIT(m, 6))
-#define ROW1(m) {0, N1(m), N2(m), N3(m), N4(m), N5(m), N6(m), N7(m)}
-#define ROW4(m) ROW1(m), ROW1((m) + 1), ROW1((m) + 2), ROW1((m) + 3)
-#define ROW16(m) ROW4(m), ROW4((m) + 4), ROW4((m) + 8), ROW4((m) + 12)
-#define ROW64(m) ROW16(m), ROW16((m) + 16), ROW16((m) + 32), ROW16((m) + 48)
-static const uint8_t EXPAND[256][8] = {ROW64(0), ROW64(64), ROW64(128), ROW64(192)};
-
-/* Lanes 8 g .. 8 g + 7: entries of their slots. The slots go through memory: as scalars the table can be read at three a cycle. */
-AVX2 static inline __m256i look_up(const uint32_t *tables, const uint32_t *slot) {
-    return _mm256_setr_epi32((int)tables[slot[0]], (int)tables[slot[1]], (int)tables[slot[2]], (int)tables[slot[3]],
-                             (int)tables[slot[4]], (int)tables[slot[5]], (int)tables[slot[6]], (int)tables[slot[7]]);
-}
-
-/* States before -> states after their entries, refilled with words from *at on. */
-AVX2 static inline __m256i step8(__m256i x, __m256i e, const uint8_t **at) {
-    __m256i freq = _mm256_add_epi32(_mm256_srli_epi32(e, 20), _mm256_set1_epi32(1));
-    __m256i bias = _mm256_and_si256(_mm256_srli_epi32(e, 8), _mm256_set1_epi32(SLOTS - 1));
-    __m256i y = _mm256_add_epi32(_mm256_mullo_epi32(freq, _mm256_srli_epi32(x, PRECISION)), bias);
-    __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
-    unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(low));
-    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)*at));
-    words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)EXPAND[mask])));
-    *at += 2 * __builtin_popcount(mask);
-    return _mm256_blendv_epi8(y, _mm256_or_si256(_mm256_slli_epi32(y, 16), words), low);
-}
-
-AVX2 static inline uint32_t sum8(__m256i v) {
-    uint32_t part[8], sum = 0;
-    _mm256_storeu_si256((__m256i *)part, v);
-    for (int l = 0; l < 8; l++) sum += part[l];
-    return sum;
-}
-
-enum { NO_CONTEXT, CLASS, NEIGHBOURS }; /* what the table of a symbol depends on, besides the trellis */
-
-/* Whole groups of a segment, while 64 bytes are left to read ahead; returns the symbols done. Inlined for each combination. */
-AVX2 static inline __attribute__((always_inline)) int64_t
-groups(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const int trellis, const int context) {
-    const __m256i one8 = _mm256_set1_epi8(1), tap0 = _mm256_set1_epi8((char)q->tap0), tap1 = _mm256_set1_epi8((char)q->tap1);
-    const __m256i half = _mm256_set1_epi8(0x7f), centre = _mm256_set1_epi32(CENTRE), low8 = _mm256_set1_epi32(255), one = _mm256_set1_epi16(1);
-    const __m256i first = _mm256_setr_epi16(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), second = _mm256_add_epi16(first, _mm256_set1_epi16(16));
-    const __m256 factor = _mm256_set1_ps(s->factor);
-    __m256i x[4], plain = _mm256_setzero_si256(), prefix = plain, within = plain;
-    int32_t table[LANES] __attribute__((aligned(32))) = {0}, flip[LANES] __attribute__((aligned(32))) = {0};
-    uint32_t slot[LANES] __attribute__((aligned(32)));
-    const uint8_t *at = d->at;
-    int64_t i = 0;
-    for (int g = 0; g < 4; g++) x[g] = _mm256_loadu_si256((const __m256i *)(d->x + 8 * g));
-    for (; i + LANES <= s->n && d->end - at >= 64; i += LANES) {
-        if (context == NEIGHBOURS) contexts(s, q, s->out, i, LANES, table, flip);
-        for (int g = 0; g < 4; g++) {
-            __m256i t = _mm256_setzero_si256();
-            if (context == NEIGHBOURS) t = _mm256_load_si256((const __m256i *)(table + 8 * g));
-            if (context == CLASS) t = _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(s->cls + i + 8 * g))), trellis);
-            if (trellis) t = _mm256_add_epi32(t, _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(state + 8 * g))), _mm256_set1_epi32(1)));
-            __m256i in = _mm256_and_si256(x[g], _mm256_set1_epi32(SLOTS - 1));
-            _mm256_store_si256((__m256i *)(slot + 8 * g), _mm256_add_epi32(in, _mm256_slli_epi32(t, PRECISION)));
-        }
-        __asm__ volatile("" : : "r"(slot) : "memory"); /* or the compiler takes the slots out of the registers, which is slower */
-        __m256i v[4];
-        for (int g = 0; g < 4; g++) v[g] = look_up(tables, slot + 8 * g);
-        for (int g = 0; g < 4; g++) x[g] = step8(x[g], v[g], &at);
-        for (int g = 0; g < 4; g++) v[g] = _mm256_sub_epi32(_mm256_and_si256(v[g], low8), centre);
-        if (context == NEIGHBOURS)
-            for (int g = 0; g < 4; g++) {
-                __m256i f = _mm256_load_si256((const __m256i *)(flip + 8 * g));
-                __m256i keep = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(2 - CENTRE), v[g]), _mm256_cmpeq_epi32(v[g], _mm256_set1_epi32(CENTRE - 1)));
-                f = _mm256_andnot_si256(keep, f);
-                v[g] = _mm256_sub_epi32(_mm256_xor_si256(v[g], f), f);
-            }
-        /* 32 values to 16 bits and to 8, in order */
-        __m256i a = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[0], v[1]), 0xd8), b = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[2], v[3]), 0xd8);
-        __m256i v8 = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
-        if (trellis) {
-            __m256i st = _mm256_loadu_si256((const __m256i *)state);
-            __m256i c = _mm256_cmpeq_epi8(_mm256_and_si256(st, one8), one8), p = _mm256_cmpeq_epi8(_mm256_and_si256(v8, one8), one8);
-            st = _mm256_and_si256(_mm256_srli_epi16(st, 1), half);
-            _mm256_storeu_si256((__m256i *)state, _mm256_xor_si256(st, _mm256_xor_si256(_mm256_and_si256(c, tap0), _mm256_and_si256(p, tap1))));
-            __m256i ca = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), cb = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1));
-            /* 2v + (-1 * c) sign(v): c is -1 where the second codebook is in force */
-            a = _mm256_add_epi16(_mm256_add_epi16(a, a), _mm256_sign_epi16(ca, a));
-            b = _mm256_add_epi16(_mm256_add_epi16(b, b), _mm256_sign_epi16(cb, b));
-        }
-        if (s->out) {
-            _mm256_storeu_si256((__m256i *)(s->out + i), a);
-            _mm256_storeu_si256((__m256i *)(s->out + i + 16), b);
-        }
-        if (s->scaled) {
-            const __m128i part[4] = {_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1), _mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)};
-            for (int g = 0; g < 4; g++) _mm256_storeu_ps(s->scaled + i + 8 * g, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(part[g])), factor));
-        }
-        /* sum r_i; sum over the groups so far of that sum; sum of r_i times its place in the group */
-        plain = _mm256_add_epi32(plain, _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one)));
-        prefix = _mm256_add_epi32(prefix, plain);
-        within = _mm256_add_epi32(within, _mm256_add_epi32(_mm256_madd_epi16(a, first), _mm256_madd_epi16(b, second)));
-        __m256i escaped = _mm256_or_si256(_mm256_cmpeq_epi8(v8, _mm256_set1_epi8(-CENTRE)), _mm256_cmpeq_epi8(v8, _mm256_set1_epi8(CENTRE - 1)));
-        for (unsigned mask = (unsigned)_mm256_movemask_epi8(escaped); mask; mask &= mask - 1) {
-            int l = __builtin_ctz(mask);
-            int16_t r[LANES];
-            _mm256_storeu_si256((__m256i *)r, a);
-            _mm256_storeu_si256((__m256i *)(r + 16), b);
-            if (d->escapes < d->room) d->place[d->escapes] = i + l, d->held[d->escapes] = r[l];
-            d->escapes++, s->beyond++;
-        }
-    }
-    d->at = at;
-    for (int g = 0; g < 4; g++) _mm256_storeu_si256((__m256i *)(d->x + 8 * g), x[g]);
-    uint32_t sum = sum8(plain);
-    s->plain = sum;
-    s->weighted = 32 * ((uint32_t)(i / LANES) * sum - sum8(prefix)) + sum8(within);
-    return i;
-}
-
-AVX2 static int64_t decode_avx2(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state) {
-    const int trellis = q->codebooks == 2, context = q->levels > 1 ? NEIGHBOURS : s->cls ? CLASS : NO_CONTEXT;
-    if (trellis && context == NEIGHBOURS) return groups(d, tables, q, s, state, 1, NEIGHBOURS);
-    if (trellis && context == CLASS) return groups(d, tables, q, s, state, 1, CLASS);
-    if (trellis) return groups(d, tables, q, s, state, 1, NO_CONTEXT);
-    if (context == NEIGHBOURS) return groups(d, tables, q, s, state, 0, NEIGHBOURS);
-    if (context == CLASS) return groups(d, tables, q, s, state, 0, CLASS);
-    return groups(d, tables, q, s, state, 0, NO_CONTEXT);
-}
-#endif
-
-/* Decode one chunk; `room` places for escapes, of which there may be more. Returns the bytes used, -1: too short, -2: wrong end state. */
-API int64_t nw_decode(const uint8_t *bytes, int64_t size, int64_t lanes, const uint32_t *tables, const model *q, segment *segs, int64_t count,
-                      int64_t *place, int16_t *held, int64_t room) {
-    if (lanes < 1 || lanes > LANES || size < 4 * lanes) return -1;
-    reader d = {.at = bytes + 4 * lanes, .end = bytes + size, .place = place, .held = held, .room = room};
-    memcpy(d.x, bytes, 4 * (size_t)lanes);
-    const int simd = lanes == LANES && has_avx2();
-    for (int64_t j = 0; j < count; j++) {
-        uint8_t state[LANES] = {0};
-        int64_t done = 0;
-        segs[j].plain = segs[j].weighted = 0, segs[j].beyond = 0;
-#ifdef X86
-        if (simd) done = decode_avx2(&d, tables, q, segs + j, state);
-#endif
-        if (decode_scalar(&d, (int)lanes, tables, q, segs + j, state, done)) return -1;
-    }
-    (void)simd;
-    for (int l = 0; l < lanes; l++) if (d.x[l] != LOW) return -2;
-    return d.at - bytes;
-}
+#include "decode.h"
 
 /* ---- encoder -------------------------------------------------------------------------------------------------------- */
 
@@ -330,7 +137,7 @@ API void nw_contexts(segment *s, const model *q, const int16_t *k, uint8_t *symb
     int32_t table[LANES], flip[LANES];
     for (int64_t i = 0; i < s->n; i += LANES) {
         int m = s->n - i < LANES ? (int)(s->n - i) : LANES;
-        contexts(s, q, s->out, i, m, table, flip);
+        contexts(s, q, s->cls ? s->cls + i : NULL, s->out, i, m, table, flip);
         for (int l = 0; l < m; l++) {
             int16_t x = k[i + l], escape = x & 1 ? CENTRE - 1 : -CENTRE;
             v[l] = x < 1 - CENTRE || x > CENTRE - 2 ? escape : x;
@@ -357,7 +164,7 @@ API void nw_predict(const segment *s, const model *q, uint16_t *index, uint8_t *
     int32_t table[LANES], flips[LANES];
     for (int64_t i = 0; i < s->n; i += LANES) {
         int m = s->n - i < LANES ? (int)(s->n - i) : LANES;
-        contexts(s, q, s->out, i, m, table, flips);
+        contexts(s, q, s->cls ? s->cls + i : NULL, s->out, i, m, table, flips);
         for (int l = 0; l < m; l++) index[i + l] = (uint16_t)(table[l] / q->codebooks), flip[i + l] = (uint8_t)(flips[l] & 1);
     }
 }
@@ -899,53 +706,14 @@ API void nw_add_level(uint32_t *total, const int16_t *k, int64_t n, int64_t thre
     for (int64_t i = 0; i < n; i++) total[i] += (uint32_t)k[i] * t + (uint32_t)((k[i] > 0) - (k[i] < 0)) * o;
 }
 
-/* Class of symbols start .. start + n of a scan of rows x columns x positions: clamp(row + column level, 0, top). */
-API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
-    int64_t o = start / columns % rows, c = start % columns, i = 0;
-    while (i < n) {
-        int64_t run = columns - c < n - i ? columns - c : n - i;
-        const int16_t base = row[o], most = (int16_t)top, *level = column + c;
-        uint8_t *to = out + i;
-        for (int64_t j = 0; j < run; j++) { /* 16-bit all along, so that it becomes vector code */
-            int16_t v = (int16_t)(base + level[j]);
-            v = v < 0 ? 0 : v;
-            v = v > most ? most : v;
-            to[j] = (uint8_t)v;
-        }
-        i += run;
-        c = 0;
-        o = o + 1 == rows ? 0 : o + 1;
-    }
-}
-
-/* Class of symbols start .. start + n of the scan "kio": clamp(row[o] + column[place], 0, top). A plane of rows x columns symbols is dealt
- * to lanes: symbol t lanes + l is number l T + t of the plane counted down its columns, T = rows columns / lanes. */
-API void nw_dealt_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t lanes, int64_t start, int64_t n, int64_t top, uint8_t *out) {
-    const int64_t plane = rows * columns, T = plane / lanes;
-    for (int64_t i = 0; i < n;) {
-        const int64_t p = (start + i) / plane, r = (start + i) % plane, m = plane - r < n - i ? plane - r : n - i;
-        for (int64_t l = 0; l < lanes; l++) {
-            int64_t j = (l - r % lanes + lanes) % lanes;
-            if (j >= m) continue;
-            int64_t q = l * T + (r + j) / lanes, o = q % rows, c = p * columns + q / rows;
-            for (; j < m; j += lanes) {
-                int v = row[o] + column[c];
-                out[i + j] = (uint8_t)(v < 0 ? 0 : v > top ? top : v);
-                if (++o == rows) o = 0, c++;
-            }
-        }
-        i += m;
-    }
-}
-
-/* Decoder's tables from frequencies: entry[T][SLOTS] = (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol. Each row of freq
- * sums to SLOTS or is zero. */
+/* Decoder's tables from frequencies: entry[T][SLOTS] = v << 24 | (frequency - 1) << 12 | slot - cumulative, v = symbol - 128. Each row of
+ * freq sums to SLOTS or is zero. */
 API void nw_entries(const uint16_t *freq, int64_t tables, uint32_t *entry) {
     for (int64_t t = 0; t < tables; t++) {
         uint32_t *to = entry + t * SLOTS;
         int64_t at = 0;
         for (uint32_t s = 0; s < 256; s++)
-            for (uint32_t f = freq[t * 256 + s], j = 0; j < f && at < SLOTS; j++) to[at++] = (f - 1) << 20 | j << 8 | s;
+            for (uint32_t f = freq[t * 256 + s], j = 0; j < f && at < SLOTS; j++) to[at++] = (s ^ CENTRE) << 24 | (f - 1) << PRECISION | j;
         while (at < SLOTS) to[at++] = 0;
     }
 }

@@ -25,12 +25,34 @@ class CSegment(ctypes.Structure):
         ("width", ctypes.c_int64),
         ("positions", ctypes.c_int64),
         ("cls", ctypes.c_void_p),
+        ("row", ctypes.c_void_p),
+        ("column", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("top", ctypes.c_int64),
+        ("dealt", ctypes.c_int64),
         ("out", ctypes.c_void_p),
         ("scaled", ctypes.c_void_p),
         ("factor", ctypes.c_float),
         ("plain", ctypes.c_uint32),
         ("weighted", ctypes.c_uint32),
         ("beyond", ctypes.c_int64),
+    )
+
+
+class CChunk(ctypes.Structure):
+    """`chunk` of csrc/decode.h."""
+
+    _fields_ = (
+        ("bytes", ctypes.c_void_p),
+        ("size", ctypes.c_int64),
+        ("segs", ctypes.c_void_p),
+        ("count", ctypes.c_int64),
+        ("place", ctypes.c_void_p),
+        ("held", ctypes.c_void_p),
+        ("room", ctypes.c_int64),
+        ("used", ctypes.c_int64),
+        ("checksum", ctypes.c_int64),
     )
 
 

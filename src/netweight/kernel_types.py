@@ -3,6 +3,7 @@
 Letters as in kernels.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,25 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Classes by row and column: clamp(row level + column level, 0, top).
+
+    Attributes:
+        row: int16, of each row of the scan; after the last comes the first again.
+        column: int16, of each column; where positions are dealt, of each column of each position.
+        columns: in a row.
+        dealt: lanes that each position is dealt to (docs/format.md, 7.7); 0 for a scan by rows.
+        top: largest class.
+    """
+
+    row: Int16
+    column: Int16
+    columns: int
+    dealt: int
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A run of one tensor's scan: symbols `start` .. `start + size`.
 
@@ -34,6 +54,7 @@ class Segment:
         positions: kernel positions; plane p of the scan is position p mod positions.
         classes: class of each symbol, uint8 [size], or None where all are 0.
         top: no class is larger.
+        grid: says the classes instead; for decoders, which make them as they go.
     """
 
     size: int
@@ -43,6 +64,7 @@ class Segment:
     positions: int = 1
     classes: Bytes | None = None
     top: int = 255
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +120,36 @@ class Run:
     fine: Int16 | None
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A chunk to be decoded.
+
+    Attributes:
+        data: lane states, words, and whatever follows them.
+        segments: what it holds.
+        targets: of each segment: its memory, or None where fine indices are wanted.
+    """
+
+    data: bytes | memoryview
+    segments: Sequence[Segment]
+    targets: Sequence[Target | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a chunk decoded to.
+
+    Attributes:
+        runs: of its segments.
+        used: bytes that the coder used.
+        checksum: of its bytes and integers (docs/format.md, 4.2), if it was counted.
+    """
+
+    runs: list[Run]
+    used: int
+    checksum: int | None = None
+
+
 class Tables:
     """T frequency tables of 256 symbols that sum to 4096 each (a table may also be empty, all zero)."""
 
@@ -108,7 +160,7 @@ class Tables:
 
     @cached_property
     def entries(self) -> NDArray[np.uint32]:
-        """Decoder's table, uint32 [T, 4096]: (frequency - 1) << 20 | (slot - cumulative) << 8 | symbol."""
+        """Decoder's table, uint32 [T, 4096]: v << 24 | (frequency - 1) << 12 | slot - cumulative."""
         if LIBRARY is None:
             return kernels_numpy.entries(self.freq)
         out = np.empty((len(self.freq), 1 << PRECISION_BITS), np.uint32)

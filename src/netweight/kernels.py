@@ -7,163 +7,38 @@ belongs to lane i mod 32. A symbol is v + 128 for the integer v in -127 .. 126; 
 escape.
 """
 
-import ctypes
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels_numpy
-from netweight.clibrary import LIBRARY, CModel, CSegment, address, call
-from netweight.errors import FormatError
+from netweight.clibrary import LIBRARY, call
 from netweight.kernel_types import LANES as LANES
 from netweight.kernel_types import PRECISION_BITS as PRECISION_BITS
 from netweight.kernel_types import Bytes as Bytes
+from netweight.kernel_types import Decoded as Decoded
 from netweight.kernel_types import Float32 as Float32
+from netweight.kernel_types import Grid as Grid
 from netweight.kernel_types import Int16 as Int16
 from netweight.kernel_types import Int32 as Int32
+from netweight.kernel_types import Job as Job
 from netweight.kernel_types import Model as Model
 from netweight.kernel_types import Run as Run
 from netweight.kernel_types import Segment as Segment
 from netweight.kernel_types import Tables as Tables
 from netweight.kernel_types import Target as Target
 from netweight.kernel_types import Uint16 as Uint16
-
-ESCAPES = 1 << 12  # room for the escapes of a chunk at first
+from netweight.kernels_decode import c_model, c_segments
+from netweight.kernels_decode import decode as decode
+from netweight.kernels_decode import decode_chunks as decode_chunks
+from netweight.kernels_decode import decode_pieces as decode_pieces
+from netweight.kernels_decode import decode_runs as decode_runs
 
 
 def backend() -> str:
     """Tell which path is in use: "c" or "numpy"."""
     return "numpy" if LIBRARY is None else "c"
-
-
-def _c_segments(segments: Sequence[Segment], out: Int16) -> tuple[ctypes.Array[CSegment], list[Bytes | None]]:
-    """Fill the C structures; the second result keeps the arrays they point to alive."""
-    keep = [None if s.classes is None else np.ascontiguousarray(s.classes, np.uint8) for s in segments]
-    items = (CSegment * len(segments))()
-    at = address(out)
-    for item, s, classes in zip(items, segments, keep, strict=True):
-        if classes is not None and classes.size < s.size:
-            raise ValueError(f"{classes.size} classes for {s.size} symbols")
-        if s.plane and (s.plane < LANES or s.width < 1 or s.positions < 1):
-            raise ValueError(f"neighbours need planes of {LANES} symbols, not {s.plane}")
-        item.n, item.start, item.plane = s.size, s.start, s.plane
-        item.width, item.positions = s.width, s.positions
-        item.cls, item.out = None if classes is None else address(classes), at
-        at += 2 * s.size
-    return items, keep
-
-
-def _c_model(model: Model, segments: Sequence[Segment], count: int | None = None) -> tuple[Any, Int32]:
-    """Fill the C structure; no class may lead beyond the thresholds or, where they are counted, the tables."""
-    thresholds = np.ascontiguousarray(model.thresholds, np.int32)
-    room = len(thresholds) if model.levels > 1 else 256
-    if count is not None:
-        room = min(room, count // (model.levels * model.codebooks))
-    # `top` of most segments says without a look at the classes that they fit.
-    doubtful = [s.classes for s in segments if s.classes is not None and s.classes.size and s.top >= room]
-    top = max((int(classes.max()) for classes in doubtful), default=0)
-    if top >= room:
-        raise ValueError(f"class {top} has no table among {count} or no thresholds among {len(thresholds)}")
-    return ctypes.byref(CModel(model.codebooks, model.levels, model.tap0, model.tap1, address(thresholds))), thresholds
-
-
-def decode(
-    chunk: bytes | memoryview, lanes: int, tables: Tables, model: Model, segments: Sequence[Segment]
-) -> tuple[Int16, int]:
-    """Decode the fine indices of a chunk's segments, one after the other.
-
-    Args:
-        chunk: lane states, words, and whatever follows them.
-        lanes: interleaved coder states.
-        tables: the T tables.
-        model: the contexts.
-        segments: what the chunk holds.
-
-    Returns:
-        int16 [sum of sizes], and how many bytes of the chunk the coder used.
-
-    Raises:
-        FormatError: the chunk ends early or its lanes do not end where they started.
-    """
-    runs, used = decode_runs(chunk, lanes, tables, model, segments, [None] * len(segments))
-    parts = [run.fine for run in runs if run.fine is not None]
-    return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.int16), *parts]), used
-
-
-def decode_runs(
-    chunk: bytes | memoryview, lanes: int, tables: Tables, model: Model, segments: Sequence[Segment],
-    targets: Sequence[Target | None],
-) -> tuple[list[Run], int]:  # fmt: skip
-    """Decode a chunk's segments each to its target, or to fine indices where it has none.
-
-    Args:
-        chunk: lane states, words, and whatever follows them.
-        lanes: interleaved coder states.
-        tables: the T tables.
-        model: the contexts.
-        segments: what the chunk holds.
-        targets: of each.
-
-    Returns:
-        What each decoded to, and how many bytes of the chunk the coder used.
-
-    Raises:
-        FormatError: the chunk ends early or its lanes do not end where they started.
-    """
-    if LIBRARY is None:
-        fine, used = kernels_numpy.decode(chunk, lanes, tables.entries, model, segments)
-        _require_used(used, len(chunk), segments)
-        ends = np.cumsum([0, *(s.size for s in segments)]).tolist()
-        parts = zip([fine[a:b] for a, b in pairwise(ends)], targets, strict=True)
-        return [_run(part, model.codebooks, target) for part, target in parts], used
-    wanted = [t is None or (model.levels > 1 and s.plane > 0) for s, t in zip(segments, targets, strict=True)]
-    out = np.empty(sum(s.size for s in segments) if any(wanted) else 0, np.int16)
-    items, keep = _c_segments(segments, out)
-    for item, fine_too, s, target in zip(items, wanted, segments, targets, strict=True):
-        item.out = item.out if fine_too else None
-        if target is not None:
-            if target.out.size != s.size or target.out.dtype != np.float32 or not target.out.flags.c_contiguous:
-                raise ValueError(f"a target of {target.out.size} {target.out.dtype} for {s.size} symbols")
-            item.scaled, item.factor = address(target.out), float(target.factor)
-    data = np.frombuffer(chunk, np.uint8)
-    c_model, thresholds = _c_model(model, segments, len(tables.freq))
-    room = ESCAPES
-    while True:
-        places, held = np.empty(room, np.int64), np.empty(room, np.int16)
-        used = call(
-            "nw_decode", data, len(chunk), lanes, tables.entries, c_model, items, len(segments), places, held, room
-        )
-        escapes = sum(item.beyond for item in items)
-        if used < 0 or escapes <= room:
-            break
-        room = escapes
-    del keep, thresholds
-    _require_used(used, len(chunk), segments)
-    runs = []
-    at = first = 0
-    for item, fine_too in zip(items, wanted, strict=True):
-        mine = slice(first, first + item.beyond)
-        part = out[at : at + item.n] if fine_too else None
-        runs.append(Run(item.n, (item.plain, item.weighted), places[mine], held[mine], part))
-        at, first = at + item.n, mine.stop
-    return runs, used
-
-
-def _run(fine: Int16, codebooks: int, target: Target | None) -> Run:
-    if target is not None:
-        scale(fine, target.factor, target.out)
-    places = kernels_numpy.escapes(fine, codebooks)
-    return Run(fine.size, kernels_numpy.sums(fine), places, fine[places], fine)
-
-
-def _require_used(used: int, size: int, segments: Sequence[Segment]) -> None:
-    if used < 0:
-        fact = "ends before its last symbol" if used == -1 else "does not end in the coder's start state"
-        total = sum(s.size for s in segments)
-        raise FormatError(f"A chunk of {size} bytes for {total} symbols {fact}.", "The file is damaged: get it again.")
 
 
 def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, Int16]:
@@ -172,9 +47,9 @@ def contexts(k: Int16, model: Model, segment: Segment) -> tuple[Bytes, Uint16, I
         return kernels_numpy.contexts(k, model, segment)
     k = np.ascontiguousarray(k, np.int16)
     symbol, index, fine = np.empty(k.size, np.uint8), np.empty(k.size, np.uint16), np.empty(k.size, np.int16)
-    items, keep = _c_segments([segment], fine)
-    c_model, thresholds = _c_model(model, [segment])
-    call("nw_contexts", items, c_model, k, symbol, index)
+    items, keep = c_segments([segment], fine)
+    packed, thresholds = c_model(model, [segment])
+    call("nw_contexts", items, packed, k, symbol, index)
     del keep, thresholds
     return symbol, index, fine
 
@@ -185,9 +60,9 @@ def predict(fine: Int16, model: Model, segment: Segment) -> tuple[Uint16, Bytes]
         return kernels_numpy.predict(fine, model, segment)
     fine = np.array(fine, np.int16)
     index, flip = np.empty(fine.size, np.uint16), np.empty(fine.size, np.uint8)
-    items, keep = _c_segments([segment], fine)
-    c_model, thresholds = _c_model(model, [segment])
-    call("nw_predict", items, c_model, index, flip)
+    items, keep = c_segments([segment], fine)
+    packed, thresholds = c_model(model, [segment])
+    call("nw_predict", items, packed, index, flip)
     del keep, thresholds
     return index, flip
 

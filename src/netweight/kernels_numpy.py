@@ -117,7 +117,7 @@ def decode(
         return out, TOO_SHORT
     stream = _Stream(chunk, lanes)
     rows = _rows(entries, model)
-    symbols = (entries.reshape(-1) & 255).astype(np.int16)
+    symbols = (entries.reshape(-1) >> 24 ^ CENTRE).astype(np.int16)
     at = 0
     for segment in segments:
         _decode_segment(stream, rows, symbols, model, segment, out[at : at + segment.size])
@@ -131,11 +131,11 @@ def _rows(entries: NDArray[np.uint32], model: Model) -> Int64:
     """Decoder's table as `_Stream.run` takes it."""
     flat = entries.reshape(-1)
     rows = np.zeros((flat.size, 3), np.int64)
-    np.right_shift(flat, 20, out=rows[:, 0])
+    np.bitwise_and(flat >> PRECISION_BITS, SLOTS - 1, out=rows[:, 0])
     rows[:, 0] += 1
-    np.bitwise_and(flat >> 8, SLOTS - 1, out=rows[:, 1])
+    np.bitwise_and(flat, SLOTS - 1, out=rows[:, 1])
     if model.codebooks == 2:
-        odd = (flat & 1).reshape(-1, 2, SLOTS)
+        odd = (flat >> 24 & 1).reshape(-1, 2, SLOTS)
         flips = np.array([[0, model.tap1], [model.tap0, model.tap0 ^ model.tap1]], np.int64) << PRECISION_BITS
         for book in range(2):
             flips[book].take(odd[:, book], out=rows[:, 2].reshape(-1, 2, SLOTS)[:, book], mode="clip")
@@ -234,7 +234,8 @@ def entries(freq: Uint16) -> NDArray[np.uint32]:
         if row.any():
             symbol = np.repeat(np.arange(256, dtype=np.uint32), row)
             start = (np.cumsum(row, dtype=np.uint32) - row)[symbol]
-            to[:] = (row[symbol].astype(np.uint32) - 1) << 20 | (slots - start) << 8 | symbol
+            less = row[symbol].astype(np.uint32) - 1
+            to[:] = (symbol ^ CENTRE) << 24 | less << PRECISION_BITS | (slots - start)
     return out
 
 

@@ -142,7 +142,7 @@ def test_no_byte_out_of_bounds(tmp_path: Path, vector: bool) -> None:
     source.write_text(text if vector else text.replace(guard, "#if 0\n"), encoding="utf-8")
     flags = ["-g", "-O1", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror"]
     watch = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, *watch, str(source), "-o", str(library)], check=True)
+    subprocess.run([compiler, *flags, *watch, "-I", str(original.parent), str(source), "-o", str(library)], check=True)
     environment = os.environ | {
         "LD_PRELOAD": preload,
         "ASAN_OPTIONS": "detect_leaks=0",

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from netweight import clibrary, kernels, kernels_numpy
+from netweight import clibrary, kernels, kernels_decode, kernels_numpy
+from netweight.errors import FormatError
 
 spec = importlib.util.spec_from_file_location("chunks", Path(__file__).with_name("conftest.py"))
 assert spec is not None
@@ -18,7 +19,7 @@ sys.modules["chunks"] = chunks
 spec.loader.exec_module(chunks)
 
 library = ctypes.CDLL(sys.argv[1])
-clibrary.LIBRARY = kernels.LIBRARY = library  # type: ignore[attr-defined]
+clibrary.LIBRARY = kernels.LIBRARY = kernels_decode.LIBRARY = library  # type: ignore[attr-defined]
 
 KINDS: list[dict[str, Any]] = [
     {"lanes": 1},
@@ -36,7 +37,9 @@ decodes = 0
 def alike(chunk: Any, data: bytes) -> None:
     global decodes
     decodes += 1
-    assert chunk.decoded(data)[0] == chunk.decoded_by_c(data)[0]
+    code = chunk.decoded(data)[0]
+    for kernels_decode.WIDEST in (0, 1, 2):
+        assert chunk.decoded_by_c(data)[0] == code
 
 
 for kind in KINDS:
@@ -61,6 +64,39 @@ for kind in KINDS:
         alike(chunk, random.bytes(int(random.integers(0, 1500))))
     for byte in (0, 255):
         alike(chunk, bytes([byte]) * len(data))
+
+# Chunks of a tensor at once: bytes copied to memory of exactly their size, so that no read beyond goes unnoticed.
+grid = kernels.Grid(np.arange(40, dtype=np.int16) % 3, np.arange(50, dtype=np.int16) % 2, 50, 0, 2)
+chunk = chunks.chunk(3, [1000, 1000], classes=3)
+segments = [kernels.Segment(1000, at, grid=grid) for at in (0, 1000)]
+spread = [kernels_decode._spread(s) for s in segments]
+parts = [
+    kernels.contexts(np.clip(k, -9, 9).astype(np.int16), chunk.model, s) for k, s in zip(chunk.k, spread, strict=True)
+]
+counts = kernels.histogram(*(np.concatenate([p[j] for p in parts]) for j in range(2)), 3)
+tables = chunks.fitted(counts)
+coded = [kernels.encode(symbol, index, [1000], 32, tables) for symbol, index, _ in parts]
+whole = b"".join(coded)
+out = np.empty(2000, np.float32)
+for kernels_decode.WIDEST in (0, 1, 2):
+    for cut in (0, 1, 2, 30, 63, 64, 65, 200, len(coded[1])):
+        where = np.array([(0, len(coded[0]), 0, 1000), (len(coded[0]), len(coded[1]) - cut, 1000, 1000)], np.int64)
+        for flip in (None, *random.integers(0, len(whole) - cut, 20).tolist()):
+            data = bytearray(whole[: len(whole) - cut])
+            if flip is not None:
+                data[flip] ^= 1 << int(random.integers(8))
+            like, target = kernels.Segment(0, grid=grid), kernels.Target(out, np.float32(2))
+            found = kernels.decode_pieces(memoryview(data), where, like, tables, chunk.model, target, True)
+            decodes += 1
+            if cut == 0 and flip is None and found is not None:
+                assert np.array_equal(out, 2.0 * np.concatenate([p[2] for p in parts]))
+            assert cut == 0 or found is None
+        jobs = [kernels.Job(data[a : a + n], [s], [None]) for (a, n, _, _), s in zip(where, segments, strict=True)]
+        try:
+            kernels.decode_chunks(jobs, 32, tables, chunk.model)
+        except FormatError:
+            decodes += 1
+kernels_decode.WIDEST = 2
 
 for n in (0, 1, 31, 32, 33, 320, 1000):
     for scale in (0.5, 5.0, 300.0, 20_000.0):

@@ -210,13 +210,9 @@ class Archive(Mapping[str, Storage]):
             self._scale(number, opened, place, factor, out.reshape(-1))
 
     def _scale(self, number: int, opened: Opened, place: int, factor: np.float32, flat: NDArray[np.float32]) -> None:
-        for chunk in opened.home[place]:
+        for chunk in opened.scale(place, factor, flat):
             at, piece = opened.piece(chunk, place)
-            out = flat[piece.start : piece.start + piece.size]
-            if len(opened.plan[chunk]) == 1:
-                opened.scale(chunk, factor, out)
-            else:
-                self._shared(number, opened, chunk)[at].scaled(factor, out)
+            self._shared(number, opened, chunk)[at].scaled(factor, flat[piece.start : piece.start + piece.size])
 
     def tensor(self, name: str) -> Any:
         """Decode one tensor into a torch tensor of its dtype.

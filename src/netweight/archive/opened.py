@@ -13,7 +13,7 @@ from netweight.checkpoint import TensorInfo
 from netweight.codecs.base import Codec, Parts
 from netweight.codecs.registry import EXACT, EXACT_VERSION, by_id
 from netweight.dtypes import is_float, storage_dtype
-from netweight.entropy.decode import Fine, Head, decode_chunk, decode_head, empty_stream
+from netweight.entropy.decode import Coded, Fine, Head, decode_chunks, decode_head, empty_stream, scale_chunks
 from netweight.entropy.planes import decode_planes_chunk, decode_planes_head
 from netweight.entropy.small import Reader, damaged
 from netweight.entropy.stream import Piece
@@ -142,7 +142,7 @@ class Opened:
             FormatError: the chunk is damaged.
         """
         if self.codec is not None:
-            return self._fine(index, [])
+            return self._fine([(index, ())])[0]
         data = self._bytes(index)
         planes = list(decode_planes_chunk(self._planes, self.plan[index], data))
         self._require_checksum(index, checksum_of_bytes(data, planes))
@@ -152,24 +152,42 @@ class Opened:
         """Which of a chunk's pieces is a member's, and the piece."""
         return next((j, p) for j, p in enumerate(self.plan[index]) if p.tensor == member)
 
-    def scale(self, index: int, factor: np.float32, out: NDArray[np.float32]) -> None:
-        """Decode and check a chunk that holds a piece of one tensor only, as multiples of the factor.
+    def scale(self, member: int, factor: np.float32, flat: NDArray[np.float32]) -> list[int]:
+        """Decode and check a member's chunks that hold no other, as multiples of the factor into its flat values.
+
+        Returns:
+            Chunks that are left: those that hold pieces of others too.
 
         Raises:
-            FormatError: the chunk is damaged.
+            FormatError: a chunk is damaged.
         """
         assert self.head is not None
-        if self.head.shifts[self.plan[index][0].tensor]:
-            self._fine(index, [])[0].scaled(factor, out)
-        else:
-            self._fine(index, [Target(out, factor)])
+        alone = [chunk for chunk in self.home[member] if len(self.plan[chunk]) == 1]
+        pieces = [self.plan[chunk][0] for chunk in alone]
+        if self.head.shifts[member]:
+            for chunk, p in zip(alone, pieces, strict=True):
+                self._fine([(chunk, ())])[0][0].scaled(factor, flat[p.start : p.start + p.size])
+        elif alone:
+            lie = [self.chunks[chunk] for chunk in alone]
+            where = np.array([(c.at, c.size, p.start, p.size) for c, p in zip(lie, pieces, strict=True)], np.int64)
+            checksums = scale_chunks(self.head, member, self._data, where, Target(flat, factor))
+            if checksums is None:
+                targets = [(Target(flat[p.start : p.start + p.size], factor),) for p in pieces]
+                self._fine(list(zip(alone, targets, strict=True)))
+            else:
+                for chunk, checksum in zip(alone, checksums.tolist(), strict=True):
+                    self._require_checksum(chunk, checksum)
+        return [chunk for chunk in self.home[member] if len(self.plan[chunk]) > 1]
 
-    def _fine(self, index: int, targets: Sequence[Target]) -> list[Fine]:
+    def _fine(self, wanted: Sequence[tuple[int, Sequence[Target]]]) -> list[list[Fine]]:
+        """Decode and check chunks, each to its targets."""
         assert self.head is not None
-        data = self._bytes(index)
-        fine = decode_chunk(self.head, self.plan[index], data, targets)
-        self._require_checksum(index, checksum_of_integers(data, fine))
-        return fine
+        coded = [Coded(self._bytes(index), self.plan[index], targets) for index, targets in wanted]
+        found = []
+        for (index, _), chunk, (fine, checksum) in zip(wanted, coded, decode_chunks(self.head, coded), strict=True):
+            self._require_checksum(index, checksum_of_integers(chunk.data, fine) if checksum is None else checksum)
+            found.append(fine)
+        return found
 
     def _bytes(self, index: int) -> memoryview:
         chunk = self.chunks[index]

@@ -3,13 +3,14 @@
 What a file says is checked here before anything is allocated for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netweight import kernels
-from netweight.entropy.layout import Layout, Levels, segment
+from netweight.entropy.layout import Layout, Levels
 from netweight.entropy.small import Reader, damaged, decode_small
 from netweight.entropy.stream import (
     LARGEST_ESCAPE,
@@ -23,8 +24,9 @@ from netweight.entropy.stream import (
 )
 from netweight.entropy.tables import Shape, read
 from netweight.entropy.trellis import TAPS
-from netweight.kernels import LANES, Float32, Int16, Int32, Model, Run, Tables, Target
+from netweight.kernels import LANES, Decoded, Float32, Int16, Int32, Job, Model, Run, Segment, Tables, Target
 
+_NONE = np.zeros(0, np.int32)
 LARGEST_BITS = 31  # of the magnitude of an integer with its low bits
 
 
@@ -157,46 +159,100 @@ class Fine:
             out[self.run.places] = self.escaped.astype(np.float32) * factor
 
 
-def decode_chunk(
-    head: Head, pieces: Sequence[Piece], data: bytes | memoryview, targets: Sequence[Target | None] = ()
-) -> list[Fine]:
-    """Decode a chunk's pieces.
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A chunk to be decoded.
 
-    Args:
-        head: of the section.
-        pieces: what the chunk holds.
+    Attributes:
         data: the chunk.
-        targets: memory for each piece's float32 values, if those are wanted and no integers; None where a piece has
-            low bits.
+        pieces: what it holds.
+        targets: memory for each piece's float32 values, if those are wanted and no integers; None where a piece has low
+            bits.
+    """
+
+    data: bytes | memoryview
+    pieces: Sequence[Piece]
+    targets: Sequence[Target | None] = ()
+
+
+def decode_chunk(head: Head, pieces: Sequence[Piece], data: bytes | memoryview) -> list[Fine]:
+    """Decode the integers of a chunk's pieces.
 
     Raises:
         FormatError: the chunk contradicts its head.
     """
-    segments = [segment(head.layouts[p.tensor], head.levels[p.tensor], p.start, p.size) for p in pieces]
-    runs, used = kernels.decode_runs(data, LANES, head.tables, head.model, segments, targets or [None] * len(pieces))
-    reader = Reader(data)
-    reader.at = used
-    out = [_escapes(run, reader, head) for run in runs]
-    for j, p in enumerate(pieces):
+    ((fine, _),) = decode_chunks(head, [Coded(data, pieces)])
+    return fine
+
+
+def decode_chunks(head: Head, coded: Sequence[Coded]) -> Iterator[tuple[list[Fine], int | None]]:
+    """Decode chunks: the pieces of each, and its checksum where that was counted by the way.
+
+    Raises:
+        FormatError: a chunk contradicts its head.
+    """
+    tensors = {p.tensor for chunk in coded for p in chunk.pieces}
+    grids = {j: head.levels[j].grid(head.layouts[j]) for j in tensors}
+    jobs = []
+    for chunk in coded:
+        places = [(p, head.layouts[p.tensor]) for p in chunk.pieces]
+        segments = [Segment(p.size, p.start, x.plane, x.width, x.positions, grid=grids[p.tensor]) for p, x in places]
+        jobs.append(Job(chunk.data, segments, chunk.targets or [None] * len(segments)))
+    found = kernels.decode_chunks(jobs, LANES, head.tables, head.model)
+    return ((_rest(head, chunk, decoded), decoded.checksum) for chunk, decoded in zip(coded, found, strict=True))
+
+
+def scale_chunks(
+    head: Head, tensor: int, data: memoryview, where: NDArray[np.int64], target: Target
+) -> NDArray[np.int64] | None:
+    """Decode chunks that hold a piece of one tensor each, without low bits, as multiples of a factor.
+
+    Args:
+        head: of the section.
+        tensor: which of its tensors.
+        data: that the chunks lie in.
+        where: int64 [chunks, 4]: first byte, bytes, first weight, weights.
+        target: for all weights of the tensor.
+
+    Returns:
+        The checksum of each chunk; None where `decode_chunks` has to do it, or to say what is wrong.
+    """
+    layout = head.layouts[tensor]
+    like = Segment(0, 0, layout.plane, layout.width, layout.positions, grid=head.levels[tensor].grid(layout))
+    return kernels.decode_pieces(data, where, like, head.tables, head.model, target, head.escapes)
+
+
+def _rest(head: Head, chunk: Coded, decoded: Decoded) -> list[Fine]:
+    """Read what follows the words of a chunk."""
+    reader = Reader(chunk.data)
+    reader.at = decoded.used
+    out = [_escapes(run, reader, head) for run in decoded.runs]
+    for j, p in enumerate(chunk.pieces):
         if shift := head.shifts[p.tensor]:
-            if out[j].escaped.size and int(np.abs(out[j].escaped).max()) >> (LARGEST_BITS - shift):
-                raise damaged(f"an escaped value and {shift} low bits need more than {LARGEST_BITS} bits")
-            packed = np.frombuffer(reader.take((p.size * shift + 7) // 8), np.uint8)
-            spread = np.unpackbits(packed, count=p.size * shift, bitorder="little").reshape(-1, shift)
-            low = (spread.astype(np.int32) << np.arange(shift, dtype=np.int32)).sum(axis=1, dtype=np.int32)
-            out[j] = replace(out[j], low=low, shift=shift)
-    if reader.at != len(data):
-        raise damaged(f"{len(data) - reader.at} bytes follow a chunk's last value")
-    for fine, target in zip(out, targets, strict=False):
+            out[j] = _with_low_bits(out[j], reader, p.size, shift)
+    if reader.at != len(chunk.data):
+        raise damaged(f"{len(chunk.data) - reader.at} bytes follow a chunk's last value")
+    for fine, target in zip(out, chunk.targets, strict=False):
         if target is not None:
             fine.patch(target.factor, target.out)
     return out
 
 
+def _with_low_bits(fine: Fine, reader: Reader, size: int, shift: int) -> Fine:
+    if fine.escaped.size and int(np.abs(fine.escaped).max()) >> (LARGEST_BITS - shift):
+        raise damaged(f"an escaped value and {shift} low bits need more than {LARGEST_BITS} bits")
+    packed = np.frombuffer(reader.take((size * shift + 7) // 8), np.uint8)
+    spread = np.unpackbits(packed, count=size * shift, bitorder="little").reshape(-1, shift)
+    low = (spread.astype(np.int32) << np.arange(shift, dtype=np.int32)).sum(axis=1, dtype=np.int32)
+    return replace(fine, low=low, shift=shift)
+
+
 def _escapes(run: Run, reader: Reader, head: Head) -> Fine:
     """Read the values whose placeholders are v = -128 or 127, behind a trellis 2v - c sign(v), in their order."""
+    if not head.escapes or not run.held.size:
+        return Fine(run, _NONE)
     values = []
-    for placeholder in run.held.tolist() if head.escapes else ():
+    for placeholder in run.held.tolist():
         value = reader.signed()
         odd = placeholder > 0  # 127 stands for odd values, -128 for even ones
         if abs(value) > LARGEST_ESCAPE or value & 1 != odd:

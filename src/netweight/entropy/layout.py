@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels, kernels_feedback
-from netweight.kernels import LANES, Bytes, Int16, Segment
+from netweight.kernels import LANES, Bytes, Grid, Int16, Segment
 
 LARGEST_KERNEL = 64
 CLASSES = 32
@@ -190,14 +190,20 @@ class Levels:
                 total += 0 if level is None else level
         return row, column
 
-    def classes(self, layout: Layout, start: int, size: int) -> Bytes:
-        """Class of each scan position start .. start + size, clamped to 0 .. 31."""
+    def grid(self, layout: Layout) -> Grid:
+        """Give classes by place, clamped to 0 .. 31, as the decoder takes them."""
         row, column = self.sums(layout)
-        if layout.order == "kio":
-            return kernels_feedback.dealt_classes(row, column, layout.columns, layout.lanes, start, size, CLASSES - 1)
         if layout.order == "oki":
             row = np.repeat(row, layout.positions)
-        return kernels.classes(row, column, start, size, CLASSES - 1)
+        dealt = layout.lanes if layout.order == "kio" else 0
+        return Grid(row, column, layout.columns if dealt else max(column.size, 1), dealt, CLASSES - 1)
+
+    def classes(self, layout: Layout, start: int, size: int) -> Bytes:
+        """Class of each scan position start .. start + size."""
+        g = self.grid(layout)
+        if g.dealt:
+            return kernels_feedback.dealt_classes(g.row, g.column, g.columns, g.dealt, start, size, g.top)
+        return kernels.classes(g.row, g.column, start, size, g.top)
 
 
 def segment(layout: Layout, levels: Levels, start: int, size: int) -> Segment:

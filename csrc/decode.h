@@ -1,0 +1,431 @@
+/* The decoder, included by kernels.c: scalar, with AVX2, and with AVX-512 in decode_avx512.h; each takes over where another stops, and all
+ * give the same bits. Chunks are decoded several to a call, straight to where they are wanted. */
+
+/* ---- classes -------------------------------------------------------------------------------------------------------- */
+
+static inline __attribute__((always_inline)) void
+fill_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+    int64_t o = start / columns % rows, c = start % columns, i = 0;
+    while (i < n) {
+        int64_t run = columns - c < n - i ? columns - c : n - i;
+        const int16_t base = row[o], most = (int16_t)top, *level = column + c;
+        uint8_t *to = out + i;
+        for (int64_t j = 0; j < run; j++) { /* 16-bit all along, so that it becomes vector code */
+            int16_t v = (int16_t)(base + level[j]);
+            v = v < 0 ? 0 : v;
+            v = v > most ? most : v;
+            to[j] = (uint8_t)v;
+        }
+        i += run;
+        c = 0;
+        o = o + 1 == rows ? 0 : o + 1;
+    }
+}
+
+#ifdef X86
+AVX2 static void fill_classes_avx2(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+    fill_classes(row, column, rows, columns, start, n, top, out);
+}
+#endif
+
+/* Class of symbols start .. start + n of a scan of rows x columns x positions: clamp(row + column level, 0, top). */
+API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+#ifdef X86
+    if (has_avx2()) {
+        fill_classes_avx2(row, column, rows, columns, start, n, top, out);
+        return;
+    }
+#endif
+    fill_classes(row, column, rows, columns, start, n, top, out);
+}
+
+/* Class of symbols start .. start + n of the scan "kio": clamp(row[o] + column[place], 0, top). A plane of rows x columns symbols is dealt
+ * to lanes: symbol t lanes + l is number l T + t of the plane counted down its columns, T = rows columns / lanes. */
+API void nw_dealt_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t lanes, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+    const int64_t plane = rows * columns, T = plane / lanes;
+    for (int64_t i = 0; i < n;) {
+        const int64_t p = (start + i) / plane, r = (start + i) % plane, m = plane - r < n - i ? plane - r : n - i;
+        for (int64_t l = 0; l < lanes; l++) {
+            int64_t j = (l - r % lanes + lanes) % lanes;
+            if (j >= m) continue;
+            int64_t q = l * T + (r + j) / lanes, o = q % rows, c = p * columns + q / rows;
+            for (; j < m; j += lanes) {
+                int v = row[o] + column[c];
+                out[i + j] = (uint8_t)(v < 0 ? 0 : v > top ? top : v);
+                if (++o == rows) o = 0, c++;
+            }
+        }
+        i += m;
+    }
+}
+
+/* ---- symbols ------------------------------------------------------------------------------------------------------- */
+
+/* Symbols 0 and 255 are escapes (even, odd) and never flipped; nor is -127, whose flip would be the odd escape. */
+static inline int32_t unflip(int32_t v, int32_t flip) { return v < 2 - CENTRE || v == CENTRE - 1 ? v : (v ^ flip) - flip; }
+
+typedef struct {
+    uint32_t x[LANES]; /* coder states */
+    const uint8_t *at, *end;
+    int64_t *place;    /* of escapes in their segments, and the fine indices that stand there */
+    int16_t *held;
+    int64_t room, escapes;
+} reader;
+
+/* A decoded symbol goes where it is wanted. */
+static inline void put(reader *d, segment *s, int64_t i, int32_t v, int32_t r) {
+    if (s->out) s->out[i] = (int16_t)r;
+    if (s->scaled) s->scaled[i] = (float)r * s->factor;
+    s->plain += (uint32_t)r, s->weighted += (uint32_t)(i + 1) * (uint32_t)r;
+    if (v != -CENTRE && v != CENTRE - 1) return;
+    if (d->escapes < d->room) d->place[d->escapes] = i, d->held[d->escapes] = (int16_t)r;
+    d->escapes++, s->beyond++;
+}
+
+/* Symbols i .. to of a segment; `cls` are the classes from i on, NULL: all 0. Returns 0, or -1 where the words run out. */
+static int decode_scalar(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to) {
+    int32_t table[LANES], flip[LANES];
+    for (const int64_t from = i; i < to; i += lanes) {
+        int m = to - i < lanes ? (int)(to - i) : lanes;
+        contexts(s, q, cls ? cls + (i - from) : NULL, s->out, i, m, table, flip);
+        for (int l = 0; l < m; l++) {
+            uint32_t y = d->x[l], e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (y & (SLOTS - 1))];
+            y = (((e >> PRECISION) & (SLOTS - 1)) + 1) * (y >> PRECISION) + (e & (SLOTS - 1));
+            if (y < LOW) {
+                if (d->end - d->at < 2) return -1;
+                y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
+                d->at += 2;
+            }
+            d->x[l] = y;
+            int32_t v = unflip((int32_t)(e >> 24 ^ CENTRE) - CENTRE, flip[l]);
+            put(d, s, i + l, v, advance(q, v, state + l));
+        }
+    }
+    return 0;
+}
+
+#ifdef X86
+/* EXPAND[mask][lane]: how many lanes below this one take a word, which is the place of its own word among the next eight. */
+#define BIT(m, l) ((m) >> (l) & 1)
+#define N1(m) BIT(m, 0)
+#define N2(m) (N1(m) + BIT(m, 1))
+#define N3(m) (N2(m) + BIT(m, 2))
+#define N4(m) (N3(m) + BIT(m, 3))
+#define N5(m) (N4(m) + BIT(m, 4))
+#define N6(m) (N5(m) + BIT(m, 5))
+#define N7(m) (N6(m) + BIT(m, 6))
+#define ROW1(m) {0, N1(m), N2(m), N3(m), N4(m), N5(m), N6(m), N7(m)}
+#define ROW4(m) ROW1(m), ROW1((m) + 1), ROW1((m) + 2), ROW1((m) + 3)
+#define ROW16(m) ROW4(m), ROW4((m) + 4), ROW4((m) + 8), ROW4((m) + 12)
+#define ROW64(m) ROW16(m), ROW16((m) + 16), ROW16((m) + 32), ROW16((m) + 48)
+static const uint8_t EXPAND[256][8] = {ROW64(0), ROW64(64), ROW64(128), ROW64(192)};
+
+/* Lanes 8 g .. 8 g + 7: entries of their slots. The slots go through memory: as scalars the table can be read at three a cycle. */
+AVX2 static inline __m256i look_up(const uint32_t *tables, const uint32_t *slot) {
+    return _mm256_setr_epi32((int)tables[slot[0]], (int)tables[slot[1]], (int)tables[slot[2]], (int)tables[slot[3]],
+                             (int)tables[slot[4]], (int)tables[slot[5]], (int)tables[slot[6]], (int)tables[slot[7]]);
+}
+
+/* States before -> states after their entries, refilled with words from *at on. */
+AVX2 static inline __m256i step8(__m256i x, __m256i e, const uint8_t **at) {
+    const __m256i low12 = _mm256_set1_epi32(SLOTS - 1);
+    __m256i high = _mm256_srli_epi32(x, PRECISION), freq = _mm256_and_si256(_mm256_srli_epi32(e, PRECISION), low12); /* less 1 */
+    __m256i y = _mm256_add_epi32(_mm256_mullo_epi32(freq, high), _mm256_add_epi32(high, _mm256_and_si256(e, low12)));
+    __m256i low = _mm256_cmpeq_epi32(_mm256_srli_epi32(y, 16), _mm256_setzero_si256());
+    unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(low));
+    __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)*at));
+    words = _mm256_permutevar8x32_epi32(words, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)EXPAND[mask])));
+    *at += 2 * __builtin_popcount(mask);
+    return _mm256_blendv_epi8(y, _mm256_or_si256(_mm256_slli_epi32(y, 16), words), low);
+}
+
+AVX2 static inline uint32_t sum8(__m256i v) {
+    uint32_t part[8], sum = 0;
+    _mm256_storeu_si256((__m256i *)part, v);
+    for (int l = 0; l < 8; l++) sum += part[l];
+    return sum;
+}
+
+enum { NO_CONTEXT, CLASS, NEIGHBOURS }; /* what the table of a symbol depends on, besides the trellis */
+
+/* Whole groups of symbols i .. to, while 64 bytes are left to read ahead; `cls` are the classes from i on. Returns where it stopped. Inlined
+ * for each combination. */
+AVX2 static inline __attribute__((always_inline)) int64_t
+groups(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, const int trellis, const int context) {
+    const __m256i one8 = _mm256_set1_epi8(1), tap0 = _mm256_set1_epi8((char)q->tap0), tap1 = _mm256_set1_epi8((char)q->tap1);
+    const __m256i half = _mm256_set1_epi8(0x7f), one = _mm256_set1_epi16(1);
+    const __m256i first = _mm256_setr_epi16(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16), second = _mm256_add_epi16(first, _mm256_set1_epi16(16));
+    const __m256 factor = _mm256_set1_ps(s->factor);
+    __m256i x[4], plain = _mm256_setzero_si256(), prefix = plain, within = plain;
+    int32_t table[LANES] __attribute__((aligned(32))) = {0}, flip[LANES] __attribute__((aligned(32))) = {0};
+    uint32_t slot[LANES] __attribute__((aligned(32)));
+    const uint8_t *at = d->at;
+    for (int g = 0; g < 4; g++) x[g] = _mm256_loadu_si256((const __m256i *)(d->x + 8 * g));
+    for (; i + LANES <= to && d->end - at >= 64; i += LANES, cls += cls ? LANES : 0) {
+        if (context == NEIGHBOURS) contexts(s, q, cls, s->out, i, LANES, table, flip);
+        for (int g = 0; g < 4; g++) {
+            __m256i t = _mm256_setzero_si256();
+            if (context == NEIGHBOURS) t = _mm256_load_si256((const __m256i *)(table + 8 * g));
+            if (context == CLASS) t = _mm256_slli_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(cls + 8 * g))), trellis);
+            if (trellis) t = _mm256_add_epi32(t, _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(state + 8 * g))), _mm256_set1_epi32(1)));
+            __m256i in = _mm256_and_si256(x[g], _mm256_set1_epi32(SLOTS - 1));
+            _mm256_store_si256((__m256i *)(slot + 8 * g), _mm256_add_epi32(in, _mm256_slli_epi32(t, PRECISION)));
+        }
+        __asm__ volatile("" : : "r"(slot) : "memory"); /* or the compiler takes the slots out of the registers, which is slower */
+        __m256i v[4];
+        for (int g = 0; g < 4; g++) v[g] = look_up(tables, slot + 8 * g);
+        for (int g = 0; g < 4; g++) x[g] = step8(x[g], v[g], &at);
+        for (int g = 0; g < 4; g++) v[g] = _mm256_srai_epi32(v[g], 24);
+        if (context == NEIGHBOURS)
+            for (int g = 0; g < 4; g++) {
+                __m256i f = _mm256_load_si256((const __m256i *)(flip + 8 * g));
+                __m256i keep = _mm256_or_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(2 - CENTRE), v[g]), _mm256_cmpeq_epi32(v[g], _mm256_set1_epi32(CENTRE - 1)));
+                f = _mm256_andnot_si256(keep, f);
+                v[g] = _mm256_sub_epi32(_mm256_xor_si256(v[g], f), f);
+            }
+        /* 32 values to 16 bits and to 8, in order */
+        __m256i a = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[0], v[1]), 0xd8), b = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[2], v[3]), 0xd8);
+        __m256i v8 = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
+        if (trellis) {
+            __m256i st = _mm256_loadu_si256((const __m256i *)state);
+            __m256i c = _mm256_cmpeq_epi8(_mm256_and_si256(st, one8), one8), p = _mm256_cmpeq_epi8(_mm256_and_si256(v8, one8), one8);
+            st = _mm256_and_si256(_mm256_srli_epi16(st, 1), half);
+            _mm256_storeu_si256((__m256i *)state, _mm256_xor_si256(st, _mm256_xor_si256(_mm256_and_si256(c, tap0), _mm256_and_si256(p, tap1))));
+            __m256i ca = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(c)), cb = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(c, 1));
+            /* 2v + (-1 * c) sign(v): c is -1 where the second codebook is in force */
+            a = _mm256_add_epi16(_mm256_add_epi16(a, a), _mm256_sign_epi16(ca, a));
+            b = _mm256_add_epi16(_mm256_add_epi16(b, b), _mm256_sign_epi16(cb, b));
+        }
+        if (s->out) {
+            _mm256_storeu_si256((__m256i *)(s->out + i), a);
+            _mm256_storeu_si256((__m256i *)(s->out + i + 16), b);
+        }
+        if (s->scaled) {
+            const __m128i part[4] = {_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1), _mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)};
+            for (int g = 0; g < 4; g++) _mm256_storeu_ps(s->scaled + i + 8 * g, _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(part[g])), factor));
+        }
+        /* sum r_i; sum over the groups so far of that sum; sum of r_i times its place in the group */
+        plain = _mm256_add_epi32(plain, _mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one)));
+        prefix = _mm256_add_epi32(prefix, plain);
+        within = _mm256_add_epi32(within, _mm256_add_epi32(_mm256_madd_epi16(a, first), _mm256_madd_epi16(b, second)));
+        __m256i escaped = _mm256_or_si256(_mm256_cmpeq_epi8(v8, _mm256_set1_epi8(-CENTRE)), _mm256_cmpeq_epi8(v8, _mm256_set1_epi8(CENTRE - 1)));
+        for (unsigned mask = (unsigned)_mm256_movemask_epi8(escaped); mask; mask &= mask - 1) {
+            int l = __builtin_ctz(mask);
+            int16_t r[LANES];
+            _mm256_storeu_si256((__m256i *)r, a);
+            _mm256_storeu_si256((__m256i *)(r + 16), b);
+            if (d->escapes < d->room) d->place[d->escapes] = i + l, d->held[d->escapes] = r[l];
+            d->escapes++, s->beyond++;
+        }
+    }
+    d->at = at;
+    for (int g = 0; g < 4; g++) _mm256_storeu_si256((__m256i *)(d->x + 8 * g), x[g]);
+    uint32_t sum = sum8(plain);
+    s->plain += sum;
+    s->weighted += (uint32_t)i * sum - LANES * sum8(prefix) + sum8(within); /* i = from + 32 groups */
+    return i;
+}
+
+AVX2 static int64_t decode_avx2(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to) {
+    const int trellis = q->codebooks == 2;
+    if (q->levels > 1) return trellis ? groups(d, tables, q, s, state, cls, i, to, 1, NEIGHBOURS) : groups(d, tables, q, s, state, cls, i, to, 0, NEIGHBOURS);
+    if (cls) return trellis ? groups(d, tables, q, s, state, cls, i, to, 1, CLASS) : groups(d, tables, q, s, state, cls, i, to, 0, CLASS);
+    return trellis ? groups(d, tables, q, s, state, cls, i, to, 1, NO_CONTEXT) : groups(d, tables, q, s, state, cls, i, to, 0, NO_CONTEXT);
+}
+
+#include "decode_avx512.h"
+#endif
+
+/* ---- chunks --------------------------------------------------------------------------------------------------------- */
+
+#include "crc32.h"
+
+typedef struct {
+    const uint8_t *bytes;
+    int64_t size;
+    segment *segs;
+    int64_t count;  /* segments */
+    int64_t *place; /* of escapes in their segments, and the fine indices that stand there */
+    int16_t *held;
+    int64_t room;   /* for escapes, of which there may be more */
+    int64_t used;   /* bytes; -1: too short, -2: wrong end state */
+    int64_t checksum; /* docs/format.md, 4.2; -1: not counted */
+} chunk;
+
+enum { SCALAR, WITH_AVX2, WITH_AVX512 }; /* the widest path that may be taken */
+enum { BLOCK = 4096 };                   /* symbols whose classes are at hand */
+#ifdef X86
+static const uint8_t ZEROS[BLOCK];
+#endif
+
+/* Classes of symbols i .. i + n of a segment, n at most BLOCK; NULL: all 0. */
+static const uint8_t *classes_from(const segment *s, int64_t i, int64_t n, uint8_t *room) {
+    if (!s->row) return s->cls ? s->cls + i : NULL;
+    if (s->dealt) nw_dealt_classes(s->row, s->column, s->rows, s->columns, s->dealt, s->start + i, n, s->top, room);
+    else nw_classes(s->row, s->column, s->rows, s->columns, s->start + i, n, s->top, room);
+    return room;
+}
+
+static int starts(reader *d, const chunk *c, int lanes) {
+    if (c->size < 4 * lanes) return 0;
+    *d = (reader){.at = c->bytes + 4 * lanes, .end = c->bytes + c->size, .place = c->place, .held = c->held, .room = c->room};
+    memcpy(d->x, c->bytes, 4 * (size_t)lanes);
+    return 1;
+}
+
+static int64_t ends(const reader *d, const chunk *c, int lanes) {
+    for (int l = 0; l < lanes; l++) if (d->x[l] != LOW) return -2;
+    return d->at - c->bytes;
+}
+
+/* From symbol i, which is lane 0's, to the end of a segment. Returns 0, or -1 where the words run out. */
+static int decode_segment(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, int64_t i, int widest) {
+    uint8_t room[BLOCK];
+    const int64_t block = BLOCK / lanes * lanes;
+    for (int64_t to; i < s->n; i = to) {
+        to = s->n - i < block ? s->n : i + block;
+        const uint8_t *cls = classes_from(s, i, to - i, room);
+        int64_t at = i;
+#ifdef X86
+        if (lanes == LANES && widest == WITH_AVX512 && q->levels == 1 && !s->scaled != !s->out) at = wide_one(d, tables, q, s, state, cls ? cls : ZEROS, i, to);
+        else if (lanes == LANES && widest >= WITH_AVX2) at = decode_avx2(d, tables, q, s, state, cls, i, to);
+#endif
+        (void)widest;
+        if (decode_scalar(d, lanes, tables, q, s, state, cls ? cls + (at - i) : NULL, at, to)) return -1;
+    }
+    return 0;
+}
+
+static void decode_chunk(chunk *c, int lanes, const uint32_t *tables, const model *q, int widest) {
+    reader d;
+    c->used = -1;
+    if (!starts(&d, c, lanes)) return;
+    for (int64_t j = 0; j < c->count; j++) {
+        uint8_t state[LANES] = {0};
+        if (decode_segment(&d, lanes, tables, q, c->segs + j, state, 0, widest)) return;
+    }
+    c->used = ends(&d, c, lanes);
+}
+
+#ifdef X86
+/* Whether wide_two can take both. */
+static int alike(const chunk *a, const chunk *b, const model *q) {
+    if (a->count != 1 || b->count != 1 || q->levels > 1 || a->size < 4 * LANES || b->size < 4 * LANES) return 0;
+    const segment *s = a->segs, *t = b->segs;
+    return !s->scaled == !t->scaled && !s->out == !t->out && !s->scaled != !s->out;
+}
+
+static void decode_two(chunk *c, const uint32_t *tables, const model *q) {
+    reader d[2];
+    uint8_t state[2][LANES] = {{0}}, room[2][BLOCK];
+    segment *const s[2] = {c[0].segs, c[1].segs};
+    reader *const both[2] = {d, d + 1};
+    const int64_t n = (s[0]->n < s[1]->n ? s[0]->n : s[1]->n) / LANES * LANES;
+    int64_t i = 0;
+    for (int h = 0; h < 2; h++) starts(d + h, c + h, LANES);
+    for (int64_t to = 0; i < n && i == to;) {
+        to = n - i < BLOCK ? n : i + BLOCK;
+        const uint8_t *cls[2];
+        for (int h = 0; h < 2; h++) {
+            cls[h] = classes_from(s[h], i, to - i, room[h]);
+            if (!cls[h]) cls[h] = ZEROS;
+        }
+        i = wide_two(both, tables, q, s, state, cls, i, to);
+    }
+    for (int h = 0; h < 2; h++) c[h].used = decode_segment(d + h, LANES, tables, q, s[h], state[h], i, WITH_AVX512) ? -1 : ends(d + h, c + h, LANES);
+}
+#endif
+
+static int64_t checksum(const chunk *c) {
+    uint32_t plain = 0, weighted = 0, at = 0;
+    uint8_t sums[8];
+    for (int64_t j = 0; j < c->count; j++) {
+        plain += c->segs[j].plain, weighted += c->segs[j].weighted + at * c->segs[j].plain;
+        at += (uint32_t)c->segs[j].n;
+    }
+    for (int j = 0; j < 4; j++) sums[j] = (uint8_t)(plain >> 8 * j), sums[4 + j] = (uint8_t)(weighted >> 8 * j);
+    const int64_t crc = crc32(c->bytes, c->size, 0);
+    return crc < 0 ? -1 : crc32(sums, 8, (uint32_t)crc);
+}
+
+/* Decode chunks: `used` and `checksum` of each, and what its segments hold, say what came out. `widest`: the path that may be taken; all give the
+ * same. Returns the path taken. */
+API int64_t nw_decode(chunk *chunks, int64_t count, int64_t lanes, const uint32_t *tables, const model *q, int64_t widest) {
+    int64_t path = SCALAR;
+#ifdef X86
+    if (has_avx2() && widest >= WITH_AVX2) path = widest >= WITH_AVX512 && has_wide() ? WITH_AVX512 : WITH_AVX2;
+#else
+    (void)widest;
+#endif
+    for (int64_t j = 0; j < count; j++) {
+        chunks[j].used = chunks[j].checksum = -1;
+        for (int64_t k = 0; k < chunks[j].count; k++) chunks[j].segs[k].plain = chunks[j].segs[k].weighted = 0, chunks[j].segs[k].beyond = 0;
+    }
+    if (lanes < 1 || lanes > LANES) return path;
+    for (int64_t j = 0; j < count; j++) {
+#ifdef X86
+        if (path == WITH_AVX512 && lanes == LANES && j + 1 < count && alike(chunks + j, chunks + j + 1, q)) {
+            decode_two(chunks + j++, tables, q);
+            continue;
+        }
+#endif
+        decode_chunk(chunks + j, (int)lanes, tables, q, (int)path);
+    }
+    for (int64_t j = 0; j < count; j++) if (chunks[j].used >= 0) chunks[j].checksum = checksum(chunks + j);
+    return path;
+}
+
+/* A signed integer as docs/format.md, 4 has it, of at most 9 bytes; 0 where there is none. */
+static int read_signed(const uint8_t **at, const uint8_t *end, int64_t *value) {
+    uint64_t v = 0;
+    for (int shift = 0; shift < 63; shift += 7) {
+        if (*at == end) return 0;
+        const uint8_t byte = *(*at)++;
+        v |= (uint64_t)(byte & 127) << shift;
+        if (byte < 128) {
+            *value = v & 1 ? -1 - (int64_t)(v >> 1) : (int64_t)(v >> 1);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+enum { FEW = 256, LARGEST_ESCAPE = 1 << 22 };
+
+/* Put what is escaped where its multiples belong; 0 unless it fits its places and ends with the chunk. */
+static int patch(const chunk *c, const segment *s, const model *q, int escapes) {
+    const uint8_t *at = c->bytes + c->used, *end = c->bytes + c->size;
+    for (int64_t j = 0; escapes && j < s->beyond; j++) {
+        int64_t value;
+        if (!read_signed(&at, end, &value) || value > LARGEST_ESCAPE || value < -LARGEST_ESCAPE || (value & 1) != (c->held[j] > 0)) return 0;
+        if (q->codebooks == 2) value = 2 * value - (c->held[j] & 1) * ((value > 0) - (value < 0));
+        s->scaled[c->place[j]] = (float)value * s->factor;
+    }
+    return at == end;
+}
+
+/* Decode chunks of one piece each of one tensor, without low bits: where[j] is the first byte in `data`, bytes, first symbol, symbols of chunk
+ * j. `like` is what the segments have in common, with `scaled` for the whole tensor and without fine indices; `escapes`: values follow for
+ * them. Returns 0, or 1 where anything is unusual; then nw_decode has to find out what. */
+API int64_t nw_decode_pieces(const uint8_t *data, const int64_t (*where)[4], int64_t count, const segment *like, const uint32_t *tables, const model *q, int64_t widest,
+                             int64_t escapes, int64_t *checksums) {
+    int64_t place[2][FEW];
+    int16_t held[2][FEW];
+    for (int64_t j = 0; j < count; j += 2) {
+        segment s[2];
+        chunk c[2];
+        const int two = j + 1 < count ? 2 : 1;
+        for (int h = 0; h < two; h++) {
+            const int64_t *w = where[j + h];
+            s[h] = *like;
+            s[h].start = w[2], s[h].n = w[3], s[h].scaled = like->scaled + w[2];
+            c[h] = (chunk){.bytes = data + w[0], .size = w[1], .segs = s + h, .count = 1, .place = place[h], .held = held[h], .room = FEW};
+        }
+        nw_decode(c, two, LANES, tables, q, widest);
+        for (int h = 0; h < two; h++) {
+            checksums[j + h] = c[h].checksum;
+            if (c[h].used < 0 || c[h].checksum < 0 || s[h].beyond > FEW || !patch(c + h, s + h, q, (int)escapes)) return 1;
+        }
+    }
+    return 0;
+}
