@@ -253,12 +253,12 @@ typedef struct {
 } chunk;
 
 enum { SCALAR, WITH_AVX2, WITH_AVX512 }; /* the widest path that may be taken */
-enum { BLOCK = 4096 };                   /* symbols whose classes are at hand */
+enum { AT_HAND = 4096 };                   /* symbols whose classes are at hand */
 #ifdef X86
-static const uint8_t ZEROS[BLOCK];
+static const uint8_t ZEROS[AT_HAND];
 #endif
 
-/* Classes of symbols i .. i + n of a segment, n at most BLOCK; NULL: all 0. */
+/* Classes of symbols i .. i + n of a segment, n at most AT_HAND; NULL: all 0. */
 static const uint8_t *classes_from(const segment *s, int64_t i, int64_t n, uint8_t *room) {
     if (!s->row) return s->cls ? s->cls + i : NULL;
     if (s->dealt) nw_dealt_classes(s->row, s->column, s->rows, s->columns, s->dealt, s->start + i, n, s->top, room);
@@ -280,8 +280,8 @@ static int64_t ends(const reader *d, const chunk *c, int lanes) {
 
 /* From symbol i, which is lane 0's, to the end of a segment. Returns 0, or -1 where the words run out. */
 static int decode_segment(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, int64_t i, int widest) {
-    uint8_t room[BLOCK];
-    const int64_t block = BLOCK / lanes * lanes;
+    uint8_t room[AT_HAND];
+    const int64_t block = AT_HAND / lanes * lanes;
     for (int64_t to; i < s->n; i = to) {
         to = s->n - i < block ? s->n : i + block;
         const uint8_t *cls = classes_from(s, i, to - i, room);
@@ -317,14 +317,14 @@ static int alike(const chunk *a, const chunk *b, const model *q) {
 
 static void decode_two(chunk *c, const uint32_t *tables, const model *q) {
     reader d[2];
-    uint8_t state[2][LANES] = {{0}}, room[2][BLOCK];
+    uint8_t state[2][LANES] = {{0}}, room[2][AT_HAND];
     segment *const s[2] = {c[0].segs, c[1].segs};
     reader *const both[2] = {d, d + 1};
     const int64_t n = (s[0]->n < s[1]->n ? s[0]->n : s[1]->n) / LANES * LANES;
     int64_t i = 0;
     for (int h = 0; h < 2; h++) starts(d + h, c + h, LANES);
     for (int64_t to = 0; i < n && i == to;) {
-        to = n - i < BLOCK ? n : i + BLOCK;
+        to = n - i < AT_HAND ? n : i + AT_HAND;
         const uint8_t *cls[2];
         for (int h = 0; h < 2; h++) {
             cls[h] = classes_from(s[h], i, to - i, room[h]);
