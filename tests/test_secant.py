@@ -71,6 +71,24 @@ def test_a_loss_is_met_as_it_is_measured(model, batches):
     assert judged.nats == pytest.approx(found.nats, rel=1e-5)
 
 
+def test_what_is_predicted_is_for_new_inputs(model):
+    """Errors hidden from 180 samples in 64 dimensions cost more on others; it is foretold, and not of other inputs."""
+    generator = torch.Generator().manual_seed(2)
+    distance = (torch.arange(64)[:, None] - torch.arange(64)).abs()
+    root = torch.linalg.cholesky(0.95**distance).T
+    known, judged, others = (
+        [torch.randn(count, 64, generator=generator) @ root for _ in range(3)] for count in (60, 1000, 60)
+    )
+    importance = nw.measure(model, known, loss="squared")
+    found = secant(model, known, importance, divergence="squared", bits=3.0, rounds=1)
+    assert {found.plan.choices[name].codec for name in found.factors} == {"feedback"}
+    new, old = (nw.evaluate(model, found.archive, batches=inputs, loss="squared").nats for inputs in (judged, known))
+    assert new > 1.25 * old
+    assert found.plan.loss == pytest.approx(new, rel=0.2)
+    held = secant(model, others, importance, divergence="squared", bits=3.0, rounds=1)
+    assert held.plan.loss == pytest.approx(new, rel=0.2)
+
+
 def test_the_model_is_as_it_was(model, batches):
     model.train()
     before = copy.deepcopy(model.state_dict())

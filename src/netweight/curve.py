@@ -138,6 +138,11 @@ def _lossy(points: Sequence[Point], rounding: float) -> list[Point]:
     return [replace(point, loss=max(point.loss + rounding, least)) for point in points]
 
 
+def _on_new_inputs(points: Sequence[Point], optimism: float) -> list[Point]:
+    """Count what errors that were shaped to the measured inputs cost on others."""
+    return [replace(point, loss=point.loss * optimism) for point in points]
+
+
 def _judged(stat: Stat, w: Float32) -> Stat:
     """Importance of a vector as its codecs see it; that of a matrix as it is.
 
@@ -193,7 +198,10 @@ def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str,
                     beside = large and any(point.codec == codec.rival for point in points)
                     ask = codec.sweep_high if beside else codec.sweep
                     found = ask(w, stat if codec.structured or vector else stat.flat())
-                    points += found if codec.structured or ends is None else _along(found, *ends)
+                    if codec.structured:
+                        points += _on_new_inputs(found, stat.optimism)
+                    else:
+                        points += found if ends is None else _along(found, *ends)
                     refines = codec.progressive and bool(points)
             points = _lossy(points, 0.0 if info.dtype != "F64" else stat.flat().loss(w, raw.reshape(info.shape) - w))
     if (exact and not refines) or not points:

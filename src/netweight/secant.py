@@ -9,14 +9,15 @@ pass over a few inputs, and its curve is bent to go through what was measured,
 
 the secant of the loss instead of its tangent; then the bits are allocated anew. At last all layers are quantised
 together, and one factor for all makes the predicted sum the measured one; what the inputs say that took no part in the
-rounds is noted beside it.
+rounds is noted beside it. Where the importance was measured on these very inputs, errors that were shaped to it cost
+more on new ones, and what is measured counts that much more (`Stat.optimism`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -26,9 +27,10 @@ from netweight.archive import Archive
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.codecs.base import Point
 from netweight.codecs.registry import EXACT
+from netweight.codecs.registry import codecs as codecs_by_id
 from netweight.curve import Curve, Progress, Source, sweep
 from netweight.errors import UsageError
-from netweight.importance.core import Importance
+from netweight.importance.core import MODULUS, Importance
 from netweight.importance.given import stats_of
 from netweight.pipeline import Coder, fit
 from netweight.trial import Nats, Trial, mean
@@ -52,7 +54,7 @@ class Secant:
     Attributes:
         importance: with the sensitivities of the working point; `compress` takes it, and `save` keeps it.
         curves: what the tensors would cost, in its nats.
-        plan: meets the target; its loss is what was measured on all inputs.
+        plan: meets the target; its loss is what was measured on all inputs, times the optimism where `measure` had them.
         archive: the network by this plan.
         nats: divergence on the inputs that were held out of the rounds.
         se: standard error of its mean over these inputs.
@@ -111,7 +113,8 @@ def secant(
     Args:
         model: the network, left as it was.
         batches: calibration inputs without labels, in any number of batches above one: every third is held out of the
-            rounds, the others measure layers; 60 to 200 inputs are enough for that, more foretell the sum better.
+            rounds, the others measure layers; 60 to 200 inputs are enough for that, more foretell the sum better. Those
+            that `measure` had, all of them, or others.
         importance: of the network, by `measure`.
         source: its checkpoint; the model's own weights without.
         divergence: "kl" of softmax outputs, "squared" for 1/2 |f - f'|^2, or a function of original and changed
@@ -139,7 +142,7 @@ def secant(
     known = [batch for j, batch in enumerate(batches) if j % 3 != 2] if len(batches) > 2 else [batches[0]]
     coder = Coder(checkpoint, importance, executor, None)
     trial = Trial(model, checkpoint, divergence, forward)
-    state = _State(curves)
+    state = _State(curves, _optimism(importance, batches))
     for done in range(rounds):
         plan = allocate(state.curves(), **target)
         state = _round(trial, known, coder.encode(plan), plan, state, progress, (done, rounds), cancel)
@@ -152,12 +155,14 @@ class _State:
 
     Attributes:
         predicted: curves by the sweep.
+        optimism: what errors shaped to a tensor's statistics cost on new inputs, in what they cost on these.
         found: measured divergence by predicted loss.
         tried: points of the plans, in predicted losses.
         whole: what all tensors do together, over the sum of what each does alone.
     """
 
     predicted: Mapping[str, Curve]
+    optimism: Mapping[str, float]
     found: Mapping[str, Found] = field(default_factory=dict)
     tried: Mapping[str, list[Point]] = field(default_factory=dict)
     whole: float = 1.0
@@ -167,9 +172,27 @@ class _State:
         known = bent(self.predicted, self.found, self.tried)
         return scaled(known, dict.fromkeys(known, self.whole))
 
+    def here(self, plan: Plan, names: Iterable[str]) -> float:
+        """Sum of a plan's losses on these inputs: less than on new ones where a codec shapes its errors."""
+        points = ((name, plan.choices[name]) for name in names)
+        return sum(p.loss / (self.optimism.get(n, 1.0) if p.codec in _shaping() else 1.0) for n, p in points)
+
     def loss(self, name: str, nats: float) -> float:
         """Predicted loss behind a point of those curves."""
         return self.found.get(name, Found()).loss(nats / self.whole)
+
+
+def _shaping() -> set[str]:
+    return {name for name, codec in codecs_by_id().items() if codec.structured}
+
+
+def _optimism(importance: Importance, batches: Sequence[Any]) -> dict[str, float]:
+    """By tensor; none where these are new inputs."""
+    from netweight.importance.samples import batch_of
+
+    if sum(batch_of(batch, None).data for batch in batches) % MODULUS != int(importance.record.data, 16):
+        return {}
+    return {name: max((by.optimism for by in importance.shrinkage(name)), default=1.0) for name in importance}
 
 
 def _measured(checkpoint: Checkpoint, importance: Importance) -> Importance:
@@ -203,16 +226,18 @@ def _round(
         losses = {name: state.loss(name, plan.choices[name].loss) for name in names}
         predicted = sum(losses.values())
         if measured is None or predicted <= LEAST_NATS:
-            alone += sum(plan.choices[name].loss for name in names) / state.whole
+            alone += state.here(plan, names) / state.whole
             continue
         alone += measured
-        ratio = max(measured, LEAST_NATS) / predicted
+        more = sum(plan.choices[name].loss for name in names) / state.here(plan, names)
+        ratio = max(more * measured, LEAST_NATS) / predicted
         for name in names:
             if losses[name] > 0:
                 found[name] = found.get(name, Found()).also(losses[name], ratio * losses[name])
                 tried[name] = [*tried.get(name, ()), replace(plan.choices[name], loss=losses[name])]
     together = mean(trial.nats(batches, archive, everything))[0]
-    return _State(state.predicted, found, tried, together / alone if alone > 0 and together > LEAST_NATS else 1.0)
+    whole = together / alone if alone > 0 and together > LEAST_NATS else 1.0
+    return replace(state, found=found, tried=tried, whole=whole)
 
 
 def _settled(
@@ -230,7 +255,9 @@ def _settled(
         plan, archive = fit(coder, known, **aim)
         everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
         seen, found = (trial.nats(part, archive, everything) for part in batches)
-        nats = (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
+        here = state.here(plan, everything)
+        more = sum(plan.choices[name].loss for name in everything) / here if here > 0 else 1.0
+        nats = more * (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
         if wanted is None or nats < LEAST_NATS or abs(math.log(nats / wanted)) < CLOSE:
             break
         tried.append((math.log(aim["loss"]), math.log(nats)))

@@ -14,7 +14,7 @@ from netweight.errors import FormatError, NetweightError, UsageError
 from netweight.importance.core import Importance, Record
 from netweight.importance.shrink import choose, shrink
 from netweight.importance.stat import Stat
-from netweight.importance.sums import Sums
+from netweight.importance.sums import Shrinkage, Sums
 
 
 def random_sums(seed=0, shape=(6, 4), groups=1, full=True, samples=50):
@@ -255,7 +255,7 @@ def halves(random, n, m, root):
 def test_few_samples_are_shrunk_more():
     random = np.random.default_rng(0)
     root = np.linalg.cholesky(0.9 ** np.abs(np.subtract.outer(np.arange(40), np.arange(40)))).T
-    rhos = [choose(halves(random, 40, m, root)) for m in (20, 80, 400, 8000)]
+    rhos = [choose(halves(random, 40, m, root))[0] for m in (20, 80, 400, 8000)]
     assert rhos == sorted(rhos, reverse=True)
     assert rhos[0] > 0.1
     assert rhos[-1] < 0.02
@@ -274,15 +274,40 @@ def test_the_chosen_shrinkage_is_near_the_best_for_new_data(m):
         return 0.5 * np.log2(np.trace(np.linalg.solve(a, truth)) / n) + 0.5 * np.linalg.slogdet(a)[1] / n / np.log(2)
 
     best = min(bits(rho) for rho in np.linspace(0, 1, 101))
-    assert bits(choose(sums)) < best + 0.03
+    assert bits(choose(sums)[0]) < best + 0.03
     if m < n:
         assert bits(0.0) > best + 0.1  # the measured matrix alone costs more bits than a trellis wins
 
 
 def test_no_correlation_no_matrix():
     random = np.random.default_rng(0)
-    assert choose(halves(random, 30, 40, np.eye(30))) > 0.6
-    assert choose(np.zeros((2, 3, 3))) == 1.0
+    assert choose(halves(random, 30, 40, np.eye(30)))[0] > 0.6
+    assert choose(np.zeros((2, 3, 3))) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("m", [150, 400, 4000])
+def test_optimism_is_what_shaped_errors_cost_on_new_inputs(m):
+    """Errors as a quantiser hides them from all samples, judged by the true moments: more, by about that factor."""
+    random = np.random.default_rng(m)
+    n = 60
+    truth = 0.9 ** np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    sums = halves(random, n, m, np.linalg.cholesky(truth).T)
+    rho, optimism = choose(sums)
+    measured = sums.sum(0) / m
+    shaped = np.linalg.inv(shrink(measured[None], rho)[0] + np.eye(n) / 64)
+    really = np.trace(truth @ shaped) / np.trace(measured @ shaped)
+    assert 1.0 <= really < 1.0 + 2.0 * n / m
+    assert 0.97 < optimism / really < 1 + n / m  # half of the samples are judged, so it errs on the safe side
+
+
+def test_a_token_that_was_not_seen_may_come_yet():
+    seen = np.zeros((2, 100))
+    seen[:, :10] = 50.0
+    x = np.random.default_rng(0).normal(size=(2, 50, 4))
+    sums = Sums((100, 4), inputs=np.einsum("hti,htj->hij", x, x)[:, None], outputs=seen, tokens=(50.0, 50.0))
+    found = Importance({"w": (sums,)}, Record(samples=96, predictions=96.0))
+    assert found["w"].outputs.min() == pytest.approx(4 / 100)
+    assert found.raw("w").outputs.min() == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the memory of files")
@@ -290,7 +315,9 @@ def test_a_file_larger_than_memory_is_read_layer_by_layer(tmp_path):
     """Of 16 layers of 4 MB each no more than one is held after it was read; what is asked for again is the same."""
     one = random_sums(1, (8, 512), full=False)
     layers = {str(j): (Sums(one.shape, one.inputs + j, one.outputs, one.tokens),) for j in range(16)}
-    Importance(layers, Record(samples=50), shrinkages=dict.fromkeys(layers, ((0.1, 0.1),))).save(tmp_path / "x")
+    Importance(layers, Record(samples=50), shrinkages=dict.fromkeys(layers, (Shrinkage(0.1, 0.1),))).save(
+        tmp_path / "x"
+    )
     opened = Importance.open(tmp_path / "x")
     before = file_bytes()
     first = opened["3"]

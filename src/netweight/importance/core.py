@@ -158,7 +158,7 @@ class Importance(Mapping[str, Stat]):
         return self._stat(name, shrunk=False)
 
     def shrinkage(self, name: str) -> tuple[Shrinkage, ...]:
-        """Give (rho of inputs, rho of outputs) for each use of the tensor: 0 is the measured matrix, 1 its diagonal."""
+        """Give (rho of inputs, rho of outputs, optimism) for each use of the tensor; see `sums.Shrinkage`."""
         entry = self._entries[name]
         return self._known(name, entry) if not isinstance(entry, Stat) else ()
 

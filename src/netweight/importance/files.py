@@ -64,7 +64,7 @@ class Opened(Mapping[str, Entry]):
     def shrinkages(self) -> dict[str, tuple[Shrinkage, ...]]:
         """Shrinkages that were chosen before the file was written."""
         return {
-            name: tuple((float(a), float(b)) for a, b in entry["shrinkage"])
+            name: tuple(Shrinkage(*map(float, rho)) for rho in entry["shrinkage"])
             for name, entry in self.value["tensors"].items()
             if "shrinkage" in entry
         }
@@ -85,7 +85,8 @@ class Opened(Mapping[str, Entry]):
         if "stat" in entry:
             given = entry["stat"]
             arrays = {part: self._array(given[part]) for part in STAT_ARRAYS if part in given}
-            return Stat(given["weight"], given["relative"], samples=given["samples"], **arrays)
+            optimism = float(given.get("optimism", 1.0))
+            return Stat(given["weight"], given["relative"], samples=given["samples"], optimism=optimism, **arrays)
         return tuple(
             Sums(
                 tuple(use["shape"]),
@@ -173,6 +174,7 @@ def _check(value: Any, file: SafetensorsFile) -> None:
             _require(
                 _number(given["weight"]) >= 0 and type(given["relative"]) is bool and type(given["samples"]) is int
             )
+            _require(_number(given.get("optimism", 1.0)) >= 1)
             shapes = {part: file.infos[given[part]].shape for part in STAT_ARRAYS if part in given}
             if "inputs" in shapes:
                 _check_factors(shapes["inputs"], shapes.get("outputs"))
@@ -181,7 +183,8 @@ def _check(value: Any, file: SafetensorsFile) -> None:
         for use in entry["uses"]:
             _check_use(use, file)
         for rho in entry.get("shrinkage", ()):
-            _require(all(0 <= _number(part) <= 1 for part in rho) and len(rho) == HALVES)
+            _require(len(rho) in (2, 3) and all(0 <= _number(part) <= 1 for part in rho[:2]))
+            _require(len(rho) == 2 or _number(rho[2]) >= 1)
         _require(len(entry.get("shrinkage", entry["uses"])) == len(entry["uses"]))
 
 
@@ -234,7 +237,11 @@ def write_entries(
     tensors: dict[str, Any] = {}
     for name, entry in entries.items():
         if isinstance(entry, Stat):
-            plain = {"weight": float(entry.weight), "relative": entry.relative, "samples": entry.samples}
+            plain: dict[str, Any] = {
+                "weight": float(entry.weight), "relative": entry.relative, "samples": entry.samples,
+            }  # fmt: skip
+            if entry.optimism != 1:
+                plain["optimism"] = float(entry.optimism)
             tensors[name] = {"stat": plain | arrays.add(name, entry, STAT_ARRAYS)}
         else:
             uses = [

@@ -13,6 +13,13 @@ theta tr(A2 (A1 + mu)^-1). At one rate that is, in bits a weight,
 
 which no other M than A2 itself makes smaller as mu goes to 0. It is computed in the basis of A1's correlations, where
 all rho share their eigenvectors. Half the samples ask for more shrinkage than all: rho = c / (c + samples) for one c.
+
+What is left is optimism (Efron 1983): errors hidden from A1 cost more on the second half than on the first, by
+
+    tr(A2 M^-1) / tr(A1 M^-1),
+
+and errors hidden from all samples cost about that much more on new inputs. MiniLM at two bits, 256 sentences: 1.21 to
+1.26 foretold for its matrices of 384 columns and 1.71 for those of 1,536; 1.21 to 1.36 and 1.76 measured.
 """
 
 from typing import Any, Final
@@ -76,42 +83,49 @@ def toward_mean(v: Float64, rho: float) -> Float64:
     return mixed
 
 
-def choose(halves: Float64) -> float:
-    """Give the rho for all samples, from the sums of two halves.
+def choose(halves: Float64) -> tuple[float, float]:
+    """Give the rho for all samples and the optimism that is left, from the sums of two halves.
 
     Args:
         halves: [2, groups, n, n], [2, n, n], or [2, n] for diagonals.
 
     >>> x = np.random.default_rng(0).standard_normal((2, 500, 3))
-    >>> choose(np.einsum("hti,htj->hij", x, x)) > 0.5
-    True
+    >>> rho, optimism = choose(np.einsum("hti,htj->hij", x, x))
+    >>> rho > 0.5, 1 <= optimism < 1.02
+    (True, True)
     """
     first, second = (half if half.ndim == 3 else half[None] for half in halves)
     if not (first.any() and second.any()):
-        return 1.0  # one half is empty: nothing is known of what it would say
+        return 1.0, 1.0  # one half is empty: nothing is known of what it would say
     if first.shape[-1] == 1:
-        return 0.0
+        return 0.0, 1.0
     if first.ndim == 3 and first.shape[1] > LARGE:
-        rho = _least_squares(first, second)
-    elif first.ndim == 3 and first.shape[1] > EXACT:
-        rho = _best(_bits(first.astype(np.float32), second.astype(np.float32)))
+        return _for_all(_least_squares(first, second)), 1.0
+    if first.ndim == 3 and first.shape[1] > EXACT:
+        bits, times = _judged(first.astype(np.float32), second.astype(np.float32))
     else:
-        rho = _best(_bits(first, second) + _bits(second, first))
-    return rho / (2 - rho)  # c / (c + m / 2) becomes c / (c + m)
+        both = [_judged(first, second), _judged(second, first)]
+        bits, times = ((a + b) / 2 for a, b in zip(*both, strict=True))
+    best = int(np.argmin(bits))
+    return _for_all(GRID[best]), max(1.0, float(times[best]))
 
 
-def _best(bits: Float64) -> float:
-    return GRID[int(np.argmin(bits))]
+def _for_all(rho: float) -> float:
+    """From half of the samples to all: c / (c + m / 2) becomes c / (c + m)."""
+    return rho / (2 - rho)
 
 
-def _bits(first: NDArray[Any], second: NDArray[Any]) -> Float64:
-    """J at each rho of the grid, the mean over groups."""
+def _judged(first: NDArray[Any], second: NDArray[Any]) -> tuple[Float64, Float64]:
+    """J and the optimism at each rho of the grid, the mean over groups."""
     values, seen = _spectra(first, second)
-    out = []
+    own = _normal(values)
+    bits, times = [], []
     for rho in GRID:
         m = (1 - rho) * values + rho + RIDGE
-        out.append(np.mean(0.5 * np.log2(np.mean(seen / m, axis=1)) + 0.5 * np.mean(np.log2(m), axis=1)))
-    return np.array(out)
+        lost = np.mean(seen / m, axis=1)
+        bits.append(np.mean(0.5 * np.log2(lost) + 0.5 * np.mean(np.log2(m), axis=1)))
+        times.append(np.mean(lost) / np.mean(own / m))
+    return np.array(bits), np.array(times)
 
 
 def _spectra(first: NDArray[Any], second: NDArray[Any]) -> tuple[Float64, Float64]:

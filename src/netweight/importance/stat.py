@@ -34,6 +34,7 @@ class Stat:
         inputs: A, float64 [groups, n, n], n the columns: second moment of the inputs, times what makes the loss nats.
         outputs: G, float64 [O] for a diagonal or [O, O]: second moment of the outputs' gradients.
         samples: independent inputs that the statistics are a mean of.
+        optimism: what errors shaped to A cost on new inputs, in the loss above; errors that were not shaped cost it.
     """
 
     weight: float = 1.0
@@ -43,6 +44,7 @@ class Stat:
     inputs: Matrix | None = field(default=None, compare=False, repr=False)
     outputs: Matrix | None = field(default=None, compare=False, repr=False)
     samples: int = 0
+    optimism: float = field(default=1.0, repr=False)
 
     @property
     def is_flat(self) -> bool:

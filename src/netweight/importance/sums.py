@@ -1,7 +1,7 @@
 """What `measure` adds up for one tensor, and the Stat that it makes."""
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +70,24 @@ class Counts:
     predictions: float
 
 
-Shrinkage = tuple[float, float]
-NONE: Final[Shrinkage] = (0.0, 0.0)
+class Shrinkage(NamedTuple):
+    """How far the sums of one use are believed (`netweight.importance.shrink`).
+
+    Attributes:
+        inputs: rho of A; 0 is the measured matrix, 1 its diagonal.
+        outputs: rho of G.
+        optimism: what errors hidden from A cost on new inputs, in what they cost on those measured.
+    """
+
+    inputs: float
+    outputs: float
+    optimism: float = 1.0
 
 
 def shrinkage(sums: Sums) -> Shrinkage:
-    """Rho of inputs and of outputs: what each half would have chosen, had it known the other."""
-    return (0.0 if sums.inputs is None else choose(sums.inputs), 0.0 if sums.outputs is None else choose(sums.outputs))
+    """What each half would have chosen, had it known the other."""
+    rho, optimism = (0.0, 1.0) if sums.inputs is None else choose(sums.inputs)
+    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs)[0], optimism)
 
 
 def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
@@ -94,7 +105,8 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     if not any(sums.tokens):
         return _whole(a, g, counts, by)
     if by is not None:
-        a, g = shrink(a, by[0]), shrink(g[None], by[1])[0]
+        least = _prior(counts) if g.ndim == 1 else 0.0  # a token that was never seen may come yet
+        a, g = shrink(a, by.inputs), shrink(g[None], max(by.outputs, least))[0]
         a = _floored(a)
     diagonal = g if g.ndim == 1 else np.diagonal(g)
     scale = float(np.mean(diagonal))
@@ -102,7 +114,7 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     total = sum(sums.tokens)
     a *= scale / (max(total, 1.0) * max(counts.predictions, 1.0))
     samples = round(min(total, counts.samples * float(MOST_TOKENS)))
-    return Stat(inputs=a, outputs=g, samples=samples)
+    return Stat(inputs=a, outputs=g, samples=samples, optimism=1.0 if by is None else by.optimism)
 
 
 def _whole(a: Float64, g: Float64, counts: Counts, by: Shrinkage | None) -> Stat:
@@ -125,12 +137,16 @@ def _floored(a: Float64) -> Float64:
 
 def _diagonal(sums: Sums, counts: Counts, shrunk: bool) -> Stat:
     assert sums.diagonal is not None
-    rho = PRIOR_SAMPLES / (PRIOR_SAMPLES + counts.samples) if shrunk else 0.0
+    rho = _prior(counts) if shrunk else 0.0
     return Stat(
         diagonal=_mean(sums.diagonal, counts, rho),
         quartic=None if sums.quartic is None else _mean(sums.quartic, counts, rho),
         samples=counts.samples,
     )
+
+
+def _prior(counts: Counts) -> float:
+    return PRIOR_SAMPLES / (PRIOR_SAMPLES + counts.samples)
 
 
 def _mean(total: Float64, counts: Counts, rho: float) -> NDArray[np.float32]:
@@ -160,7 +176,8 @@ def merged(uses: list[Stat]) -> Stat:
         inputs = inputs + use.weight * a
         rows = rows + use.weight * diagonal * float(np.mean(np.diagonal(a, axis1=1, axis2=2)))
     outputs = rows / max(float(np.mean(rows)), float(np.finfo(float).tiny))
-    return Stat(inputs=inputs, outputs=outputs, samples=max(use.samples for use in uses))
+    samples, optimism = (max(values) for values in zip(*((use.samples, use.optimism) for use in uses), strict=True))
+    return Stat(inputs=inputs, outputs=outputs, samples=int(samples), optimism=optimism)
 
 
 def dense_diagonal(stat: Stat) -> NDArray[np.float32]:
