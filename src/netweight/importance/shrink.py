@@ -55,6 +55,7 @@ GRID: Final = (
 EXACT: Final = 640  # columns up to which both halves judge each other, in double precision
 LARGE: Final = 3072  # columns above which eigenvectors take too long
 LEAST: Final = 1e-12
+DIGITS: Final = 4  # of the optimism: sums in another order give the same
 
 
 def shrink(a: Float64, rho: float) -> Float64:
@@ -107,7 +108,7 @@ def choose(halves: Float64) -> tuple[float, float]:
         both = [_judged(first, second), _judged(second, first)]
         bits, times = ((a + b) / 2 for a, b in zip(*both, strict=True))
     best = int(np.argmin(bits))
-    return _for_all(GRID[best]), max(1.0, float(times[best]))
+    return _for_all(GRID[best]), max(1.0, round(float(times[best]), DIGITS))
 
 
 def _for_all(rho: float) -> float:
