@@ -54,7 +54,7 @@ class Secant:
     Attributes:
         importance: with the sensitivities of the working point; `compress` takes it, and `save` keeps it.
         curves: what the tensors would cost, in its nats.
-        plan: meets the target; its loss is what was measured on all inputs, times the optimism where `measure` had them.
+        plan: meets the target; its loss is what was measured on all inputs, times the optimism if `measure` had them.
         archive: the network by this plan.
         nats: divergence on the inputs that were held out of the rounds.
         se: standard error of its mean over these inputs.
