@@ -82,8 +82,27 @@ static inline void put(reader *d, segment *s, int64_t i, int32_t v, int32_t r) {
     d->escapes++, s->beyond++;
 }
 
-/* Symbols i .. to of a segment; `cls` are the classes from i on, NULL: all 0. Returns 0, or -1 where the words run out. */
+/* Symbols i .. to of a segment, i lane 0's, without classes, neighbours or a trellis, as side information is coded. Returns 0, or -1 where the
+ * words run out. */
+static int decode_plain(reader *d, int lanes, const uint32_t *table, segment *s, int64_t i, int64_t to) {
+    for (int l = 0; i < to; i++, l = l + 1 == lanes ? 0 : l + 1) {
+        uint32_t y = d->x[l], e = table[y & (SLOTS - 1)];
+        y = (((e >> PRECISION) & (SLOTS - 1)) + 1) * (y >> PRECISION) + (e & (SLOTS - 1));
+        if (y < LOW) {
+            if (d->end - d->at < 2) return -1;
+            y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
+            d->at += 2;
+        }
+        d->x[l] = y;
+        const int32_t v = (int32_t)(e >> 24 ^ CENTRE) - CENTRE;
+        put(d, s, i, v, v);
+    }
+    return 0;
+}
+
+/* The same with all of these; `cls` are the classes from i on, NULL: all 0. */
 static int decode_scalar(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to) {
+    if (!cls && q->levels == 1 && q->codebooks == 1) return decode_plain(d, lanes, tables, s, i, to);
     int32_t table[LANES], flip[LANES];
     for (const int64_t from = i; i < to; i += lanes) {
         int m = to - i < lanes ? (int)(to - i) : lanes;
@@ -312,7 +331,7 @@ static void decode_chunk(chunk *c, int lanes, const uint32_t *tables, const mode
 static int alike(const chunk *a, const chunk *b, const model *q) {
     if (a->count != 1 || b->count != 1 || q->levels > 1 || a->size < 4 * LANES || b->size < 4 * LANES) return 0;
     const segment *s = a->segs, *t = b->segs;
-    return !s->scaled == !t->scaled && !s->out == !t->out && !s->scaled != !s->out;
+    return kind_of(s) == kind_of(t) && !s->scaled != !s->out && !t->scaled != !t->out;
 }
 
 static void decode_two(chunk *c, const uint32_t *tables, const model *q) {
@@ -393,39 +412,51 @@ static int read_signed(const uint8_t **at, const uint8_t *end, int64_t *value) {
 enum { FEW = 256, LARGEST_ESCAPE = 1 << 22 };
 
 /* Put what is escaped where its multiples belong; 0 unless it fits its places and ends with the chunk. */
-static int patch(const chunk *c, const segment *s, const model *q, int escapes) {
+static int patch(const chunk *c, const model *q, int escapes) {
     const uint8_t *at = c->bytes + c->used, *end = c->bytes + c->size;
-    for (int64_t j = 0; escapes && j < s->beyond; j++) {
-        int64_t value;
-        if (!read_signed(&at, end, &value) || value > LARGEST_ESCAPE || value < -LARGEST_ESCAPE || (value & 1) != (c->held[j] > 0)) return 0;
-        if (q->codebooks == 2) value = 2 * value - (c->held[j] & 1) * ((value > 0) - (value < 0));
-        s->scaled[c->place[j]] = (float)value * s->factor;
-    }
+    const int64_t *place = c->place;
+    const int16_t *held = c->held;
+    for (const segment *s = c->segs; escapes && s < c->segs + c->count; s++)
+        for (int64_t j = 0; j < s->beyond; j++, place++, held++) {
+            int64_t value;
+            if (!read_signed(&at, end, &value) || value > LARGEST_ESCAPE || value < -LARGEST_ESCAPE || (value & 1) != (*held > 0)) return 0;
+            if (q->codebooks == 2) value = 2 * value - (*held & 1) * ((value > 0) - (value < 0));
+            s->scaled[*place] = (float)value * s->factor;
+        }
     return at == end;
 }
 
-/* Decode chunks of one piece each of one tensor, without low bits: where[j] is the first byte in `data`, bytes, first symbol, symbols of chunk
- * j. `like` is what the segments have in common, with `scaled` for the whole tensor and without fine indices; `escapes`: values follow for
- * them. Returns 0, or 1 where anything is unusual; then nw_decode has to find out what. */
-API int64_t nw_decode_pieces(const uint8_t *data, const int64_t (*where)[4], int64_t count, const segment *like, const uint32_t *tables, const model *q, int64_t widest,
-                             int64_t escapes, int64_t *checksums) {
-    int64_t place[2][FEW];
+/* Decode chunks without low bits: where[j] is the first byte in `data`, bytes and pieces of chunk j; its pieces follow those of the chunks before
+ * it, and a piece is its tensor, first symbol, symbols. Tensors are what their segments have in common, with `scaled` for the whole tensor and
+ * without fine indices; `escapes`: values follow for them. Returns 0, or 1 where anything is unusual; then nw_decode has to find out what. */
+API int64_t nw_decode_tensors(const uint8_t *data, const int64_t (*where)[3], int64_t count, const int64_t (*piece)[3], const segment *tensors, const uint32_t *tables,
+                              const model *q, int64_t widest, int64_t escapes, int64_t *checksums) {
+    int64_t place[2][FEW], most = 1;
     int16_t held[2][FEW];
-    for (int64_t j = 0; j < count; j += 2) {
-        segment s[2];
+    for (int64_t j = 0; j < count; j++) if (where[j][2] > most) most = where[j][2];
+    segment *segs = malloc(2 * (size_t)most * sizeof *segs);
+    if (!segs) return 1;
+    int64_t unusual = 0;
+    for (int64_t j = 0; j < count && !unusual; j += 2) {
         chunk c[2];
         const int two = j + 1 < count ? 2 : 1;
         for (int h = 0; h < two; h++) {
             const int64_t *w = where[j + h];
-            s[h] = *like;
-            s[h].start = w[2], s[h].n = w[3], s[h].scaled = like->scaled + w[2];
-            c[h] = (chunk){.bytes = data + w[0], .size = w[1], .segs = s + h, .count = 1, .place = place[h], .held = held[h], .room = FEW};
+            segment *s = segs + h * most;
+            c[h] = (chunk){.bytes = data + w[0], .size = w[1], .segs = s, .count = w[2], .place = place[h], .held = held[h], .room = FEW};
+            for (int64_t k = 0; k < w[2]; k++, s++, piece++) {
+                *s = tensors[(*piece)[0]];
+                s->start = (*piece)[1], s->n = (*piece)[2], s->scaled += (*piece)[1];
+            }
         }
         nw_decode(c, two, LANES, tables, q, widest);
         for (int h = 0; h < two; h++) {
+            int64_t beyond = 0;
+            for (int64_t k = 0; k < c[h].count; k++) beyond += c[h].segs[k].beyond;
             checksums[j + h] = c[h].checksum;
-            if (c[h].used < 0 || c[h].checksum < 0 || s[h].beyond > FEW || !patch(c + h, s + h, q, (int)escapes)) return 1;
+            if (c[h].used < 0 || c[h].checksum < 0 || beyond > FEW || !patch(c + h, q, (int)escapes)) unusual = 1;
         }
     }
-    return 0;
+    free(segs);
+    return unusual;
 }

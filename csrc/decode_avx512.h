@@ -18,8 +18,12 @@ typedef struct {
     __m512i t0, t1; /* trellis states */
     __m512i p0, p1; /* sums of the fine indices of each lane */
     __m512i w0, w1; /* sums of these sums over the groups so far */
+    __m512 last; /* of what goes around the caches: the 16 values before, and how to take a whole line from these and the next */
+    __m512i turn;
     const uint8_t *at;
 } wide;
+
+enum { TO_INTEGERS, TO_FLOATS, AROUND_CACHES };
 
 WIDE static inline __attribute__((always_inline)) __m512i look_up16(const uint32_t *tables, const uint32_t *slot) {
     __m128i part[4];
@@ -73,14 +77,20 @@ WIDE static __attribute__((noinline, cold)) void note(reader *d, segment *s, int
 
 /* 32 symbols from their entries: where they are wanted, into the sums, and the states on. */
 WIDE static inline __attribute__((always_inline)) void
-take32(wide *c, reader *d, segment *s, const model *q, int64_t i, __m512i e0, __m512i e1, __m512 factor, const int trellis, const int scaled) {
+take32(wide *c, reader *d, segment *s, const model *q, int64_t i, __m512i e0, __m512i e1, __m512 factor, const int trellis, const int kind) {
     c->x0 = step16(c->x0, e0, &c->at);
     c->x1 = step16(c->x1, e1, &c->at);
     __m512i r0 = _mm512_srai_epi32(e0, 24), r1 = _mm512_srai_epi32(e1, 24);
     if (trellis) r0 = fine16(r0, &c->t0, q), r1 = fine16(r1, &c->t1, q);
-    if (scaled) {
+    if (kind == TO_FLOATS) {
         _mm512_storeu_ps(s->scaled + i, _mm512_mul_ps(_mm512_cvtepi32_ps(r0), factor));
         _mm512_storeu_ps(s->scaled + i + 16, _mm512_mul_ps(_mm512_cvtepi32_ps(r1), factor));
+    } else if (kind == AROUND_CACHES) {
+        float *line = (float *)((uintptr_t)(s->scaled + i) & ~(uintptr_t)63);
+        __m512 a = _mm512_mul_ps(_mm512_cvtepi32_ps(r0), factor), b = _mm512_mul_ps(_mm512_cvtepi32_ps(r1), factor);
+        _mm512_stream_ps(line, _mm512_permutex2var_ps(c->last, c->turn, a));
+        _mm512_stream_ps(line + 16, _mm512_permutex2var_ps(a, c->turn, b));
+        c->last = b;
     } else {
         _mm256_storeu_si256((__m256i *)(s->out + i), _mm512_cvtepi32_epi16(r0));
         _mm256_storeu_si256((__m256i *)(s->out + i + 16), _mm512_cvtepi32_epi16(r1));
@@ -93,7 +103,15 @@ take32(wide *c, reader *d, segment *s, const model *q, int64_t i, __m512i e0, __
     if (__builtin_expect(!_kortestz_mask16_u8(z0, z1), 0)) note(d, s, i, (uint32_t)z0 | (uint32_t)z1 << 16, r0, r1);
 }
 
-WIDE static inline __attribute__((always_inline)) void begin(wide *c, const reader *d, const uint8_t *state) {
+/* How many values before `p` are in its line of the cache. */
+static inline int in_line(const float *p) { return (int)((uintptr_t)p % 64 / sizeof *p); }
+
+WIDE static inline __attribute__((always_inline)) void begin(wide *c, const reader *d, const segment *s, const uint8_t *state, int64_t i, const int kind) {
+    if (kind == AROUND_CACHES) {
+        const int k = in_line(s->scaled + i);
+        c->turn = _mm512_add_epi32(_mm512_set1_epi32(16 - k), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        c->last = _mm512_maskz_expandloadu_ps((__mmask16)(0xffffu << (16 - k)), s->scaled + i - k);
+    }
     c->x0 = _mm512_loadu_si512(d->x), c->x1 = _mm512_loadu_si512(d->x + 16);
     c->t0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)state)), c->t1 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(state + 16)));
     c->p0 = c->p1 = c->w0 = c->w1 = _mm512_setzero_si512();
@@ -101,7 +119,13 @@ WIDE static inline __attribute__((always_inline)) void begin(wide *c, const read
 }
 
 /* Back to where the other paths look, after `groups` groups from symbol i on. */
-WIDE static inline __attribute__((always_inline)) void leave(const wide *c, reader *d, segment *s, uint8_t *state, int64_t i, int64_t groups) {
+WIDE static inline __attribute__((always_inline)) void leave(const wide *c, reader *d, segment *s, uint8_t *state, int64_t i, int64_t groups, const int kind) {
+    if (kind == AROUND_CACHES) {
+        float *end = s->scaled + i + LANES * groups;
+        const int k = groups ? in_line(end) : 0;
+        _mm_sfence();
+        if (k) _mm512_mask_compressstoreu_ps(end - k, (__mmask16)(0xffffu << (16 - k)), c->last);
+    }
     _mm512_storeu_si512(d->x, c->x0), _mm512_storeu_si512(d->x + 16, c->x1);
     _mm_storeu_si128((__m128i *)state, _mm512_cvtepi32_epi8(c->t0)), _mm_storeu_si128((__m128i *)(state + 16), _mm512_cvtepi32_epi8(c->t1));
     d->at = c->at;
@@ -114,34 +138,34 @@ WIDE static inline __attribute__((always_inline)) void leave(const wide *c, read
 
 /* Whole groups of symbols i .. to, while 64 bytes are left to read ahead; `cls` are the classes from i on. Returns where it stopped. */
 WIDE static inline __attribute__((always_inline)) int64_t
-run_one(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, const int trellis, const int scaled) {
+run_one(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, const int trellis, const int kind) {
     uint32_t slot[LANES] __attribute__((aligned(64)));
     const __m512 factor = _mm512_set1_ps(s->factor);
     const int64_t from = i;
     wide c;
-    begin(&c, d, state);
+    begin(&c, d, s, state, i, kind);
     for (; i + LANES <= to && d->end - c.at >= 64; i += LANES, cls += LANES) {
         _mm512_store_si512(slot, slots16(c.x0, c.t0, cls, trellis));
         _mm512_store_si512(slot + 16, slots16(c.x1, c.t1, cls + 16, trellis));
         __asm__ volatile("" : : "r"(slot) : "memory"); /* or the compiler takes the slots out of the registers, which is slower */
         __m512i e0 = look_up16(tables, slot), e1 = look_up16(tables, slot + 16);
-        take32(&c, d, s, q, i, e0, e1, factor, trellis, scaled);
+        take32(&c, d, s, q, i, e0, e1, factor, trellis, kind);
     }
-    leave(&c, d, s, state, from, (i - from) / LANES);
+    leave(&c, d, s, state, from, (i - from) / LANES, kind);
     return i;
 }
 
 /* The same for segments of two chunks, group by group. */
 WIDE static inline __attribute__((always_inline)) int64_t
 run_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t (*state)[LANES], const uint8_t *const cls[2], int64_t i, int64_t to,
-        const int trellis, const int scaled) {
+        const int trellis, const int kind) {
     uint32_t slot[LANES] __attribute__((aligned(64))), other[LANES] __attribute__((aligned(64)));
     const __m512 factor = _mm512_set1_ps(s[0]->factor), second = _mm512_set1_ps(s[1]->factor);
     const uint8_t *class0 = cls[0], *class1 = cls[1];
     const int64_t from = i;
     wide a, b;
-    begin(&a, d[0], state[0]);
-    begin(&b, d[1], state[1]);
+    begin(&a, d[0], s[0], state[0], i, kind);
+    begin(&b, d[1], s[1], state[1], i, kind);
     for (; i + LANES <= to && d[0]->end - a.at >= 64 && d[1]->end - b.at >= 64; i += LANES, class0 += LANES, class1 += LANES) {
         _mm512_store_si512(slot, slots16(a.x0, a.t0, class0, trellis));
         _mm512_store_si512(slot + 16, slots16(a.x1, a.t1, class0 + 16, trellis));
@@ -149,22 +173,51 @@ run_two(reader *const d[2], const uint32_t *tables, const model *q, segment *con
         _mm512_store_si512(other + 16, slots16(b.x1, b.t1, class1 + 16, trellis));
         __asm__ volatile("" : : "r"(slot), "r"(other) : "memory");
         __m512i e0 = look_up16(tables, slot), e1 = look_up16(tables, slot + 16);
-        take32(&a, d[0], s[0], q, i, e0, e1, factor, trellis, scaled);
+        take32(&a, d[0], s[0], q, i, e0, e1, factor, trellis, kind);
         __m512i f0 = look_up16(tables, other), f1 = look_up16(tables, other + 16);
-        take32(&b, d[1], s[1], q, i, f0, f1, second, trellis, scaled);
+        take32(&b, d[1], s[1], q, i, f0, f1, second, trellis, kind);
     }
-    leave(&a, d[0], s[0], state[0], from, (i - from) / LANES);
-    leave(&b, d[1], s[1], state[1], from, (i - from) / LANES);
+    leave(&a, d[0], s[0], state[0], from, (i - from) / LANES, kind);
+    leave(&b, d[1], s[1], state[1], from, (i - from) / LANES, kind);
     return i;
 }
 
+static int kind_of(const segment *s) { return s->scaled ? s->around && (uintptr_t)s->scaled % sizeof(float) == 0 ? AROUND_CACHES : TO_FLOATS : TO_INTEGERS; }
+
+/* Inlined for each combination. */
+WIDE static int64_t one_as(int kind, reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to) {
+    if (q->codebooks == 2) {
+        if (kind == AROUND_CACHES) return run_one(d, tables, q, s, state, cls, i, to, 1, AROUND_CACHES);
+        return kind == TO_FLOATS ? run_one(d, tables, q, s, state, cls, i, to, 1, TO_FLOATS) : run_one(d, tables, q, s, state, cls, i, to, 1, TO_INTEGERS);
+    }
+    if (kind == AROUND_CACHES) return run_one(d, tables, q, s, state, cls, i, to, 0, AROUND_CACHES);
+    return kind == TO_FLOATS ? run_one(d, tables, q, s, state, cls, i, to, 0, TO_FLOATS) : run_one(d, tables, q, s, state, cls, i, to, 0, TO_INTEGERS);
+}
+
+WIDE static int64_t two_as(int kind, reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t (*state)[LANES],
+                           const uint8_t *const cls[2], int64_t i, int64_t to) {
+    if (q->codebooks == 2) {
+        if (kind == AROUND_CACHES) return run_two(d, tables, q, s, state, cls, i, to, 1, AROUND_CACHES);
+        return kind == TO_FLOATS ? run_two(d, tables, q, s, state, cls, i, to, 1, TO_FLOATS) : run_two(d, tables, q, s, state, cls, i, to, 1, TO_INTEGERS);
+    }
+    if (kind == AROUND_CACHES) return run_two(d, tables, q, s, state, cls, i, to, 0, AROUND_CACHES);
+    return kind == TO_FLOATS ? run_two(d, tables, q, s, state, cls, i, to, 0, TO_FLOATS) : run_two(d, tables, q, s, state, cls, i, to, 0, TO_INTEGERS);
+}
+
+/* What goes around the caches is written line by line, and in the first line there may be values that are not the segment's: so its first group
+ * goes through them. */
 WIDE static int64_t wide_one(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to) {
-    if (q->codebooks == 2) return s->scaled ? run_one(d, tables, q, s, state, cls, i, to, 1, 1) : run_one(d, tables, q, s, state, cls, i, to, 1, 0);
-    return s->scaled ? run_one(d, tables, q, s, state, cls, i, to, 0, 1) : run_one(d, tables, q, s, state, cls, i, to, 0, 0);
+    const int kind = kind_of(s);
+    if (kind != AROUND_CACHES || i) return one_as(kind, d, tables, q, s, state, cls, i, to);
+    i = one_as(TO_FLOATS, d, tables, q, s, state, cls, 0, to < LANES ? to : LANES);
+    return i < LANES ? i : one_as(kind, d, tables, q, s, state, cls + LANES, i, to);
 }
 
 WIDE static int64_t wide_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t (*state)[LANES], const uint8_t *const cls[2],
                              int64_t i, int64_t to) {
-    if (q->codebooks == 2) return s[0]->scaled ? run_two(d, tables, q, s, state, cls, i, to, 1, 1) : run_two(d, tables, q, s, state, cls, i, to, 1, 0);
-    return s[0]->scaled ? run_two(d, tables, q, s, state, cls, i, to, 0, 1) : run_two(d, tables, q, s, state, cls, i, to, 0, 0);
+    const int kind = kind_of(s[0]);
+    const uint8_t *const rest[2] = {cls[0] + LANES, cls[1] + LANES};
+    if (kind != AROUND_CACHES || i) return two_as(kind, d, tables, q, s, state, cls, i, to);
+    i = two_as(TO_FLOATS, d, tables, q, s, state, cls, 0, to < LANES ? to : LANES);
+    return i < LANES ? i : two_as(kind, d, tables, q, s, state, rest, i, to);
 }

@@ -1,5 +1,5 @@
 /* The hot loops of netweight, called through ctypes. C11, no dependency, no global state; one file to compile: the decoder, in decode.h and
- * what it includes, is a part of this one.
+ * what it includes, is a part of this one, and so is side.h.
  *
  * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
  * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
@@ -44,6 +44,7 @@ typedef struct {
     float factor;
     uint32_t plain, weighted; /* decoder: sum r_i and sum i r_i mod 2^32, i from 1 */
     int64_t beyond;     /* decoder: escapes */
+    int64_t around;     /* decoder: `scaled` is more than caches hold, and is best written around them */
 } segment;
 
 typedef struct {
@@ -128,6 +129,7 @@ static inline int32_t advance(const model *q, int32_t v, uint8_t *state) {
 }
 
 #include "decode.h"
+#include "side.h"
 
 /* ---- encoder -------------------------------------------------------------------------------------------------------- */
 
@@ -704,18 +706,6 @@ API int64_t nw_send_level(int32_t *missing, int64_t n, int64_t threshold, int64_
 API void nw_add_level(uint32_t *total, const int16_t *k, int64_t n, int64_t threshold, int64_t offset) {
     const uint32_t t = (uint32_t)threshold, o = (uint32_t)offset;
     for (int64_t i = 0; i < n; i++) total[i] += (uint32_t)k[i] * t + (uint32_t)((k[i] > 0) - (k[i] < 0)) * o;
-}
-
-/* Decoder's tables from frequencies: entry[T][SLOTS] = v << 24 | (frequency - 1) << 12 | slot - cumulative, v = symbol - 128. Each row of
- * freq sums to SLOTS or is zero. */
-API void nw_entries(const uint16_t *freq, int64_t tables, uint32_t *entry) {
-    for (int64_t t = 0; t < tables; t++) {
-        uint32_t *to = entry + t * SLOTS;
-        int64_t at = 0;
-        for (uint32_t s = 0; s < 256; s++)
-            for (uint32_t f = freq[t * 256 + s], j = 0; j < f && at < SLOTS; j++) to[at++] = (s ^ CENTRE) << 24 | (f - 1) << PRECISION | j;
-        while (at < SLOTS) to[at++] = 0;
-    }
 }
 
 /* Levels from residuals: the first of a line is predicted by the first of the line before (start), the second by the first, each other by

@@ -356,6 +356,34 @@ def test_reading_into_an_array(name, compressed):
     assert np.array_equal(out, archive[name])
 
 
+@pytest.mark.parametrize("codec", ["uniform", "trellis"])
+@pytest.mark.parametrize("caches", [0, 1 << 40])
+def test_filling_many_arrays(codec, caches, tmp_path, monkeypatch):
+    """Long tensors, short ones that share chunks, kernels and ties, some of them or all, around caches or not."""
+    monkeypatch.setattr("netweight.archive.core.CACHES_BYTES", caches)
+    random = np.random.default_rng(3)
+    shapes = {"long": (700, 450), "other": (600, 300), "kernel": (64, 32, 3, 3), "empty": (0, 5), "scalar": ()}
+    shapes |= {f"short{j}": (40 + j, 50) for j in range(6)}
+    source = {name: random.standard_t(3, shape).astype(np.float32) for name, shape in shapes.items()}
+    source["fine"] = source["other"] * np.float32(1e4)
+    source["tied"] = source["long"]
+    archive = nw.compress(source, tmp_path / "all.nwt", bits=5, codecs=[codec])
+    assert archive.ties
+    raw = {name: np.full(value.size + 40, np.nan, np.float32) for name, value in source.items()}
+    outs = {name: raw[name][j : j + value.size].reshape(value.shape) for j, (name, value) in enumerate(source.items())}
+    for names in (["long"], ["short1", "short4"], list(source)):
+        for room in raw.values():
+            room[:] = np.nan
+        with nw.Archive.open(tmp_path / "all.nwt") as opened:
+            opened.fill({name: outs[name] for name in names})
+        for j, name in enumerate(source):
+            size = source[name].size if name in names else 0
+            if name in names:
+                assert outs[name].tobytes() == archive[name].tobytes()
+            assert np.isnan(raw[name][:j]).all()
+            assert np.isnan(raw[name][j + size :]).all()
+
+
 def test_reading_into_what_does_not_fit(compressed):
     archive = compressed("convolutional")
     shape = archive.infos["conv1.weight"].shape

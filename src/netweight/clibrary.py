@@ -37,6 +37,7 @@ class CSegment(ctypes.Structure):
         ("plain", ctypes.c_uint32),
         ("weighted", ctypes.c_uint32),
         ("beyond", ctypes.c_int64),
+        ("around", ctypes.c_int64),
     )
 
 

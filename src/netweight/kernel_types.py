@@ -95,10 +95,12 @@ class Target:
     Attributes:
         out: float32 [size], contiguous.
         factor: float32.
+        around: best written around the caches, for there is more than they hold.
     """
 
     out: Float32
     factor: np.float32
+    around: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +157,18 @@ class Tables:
 
     def __init__(self, freq: NDArray[np.uint16]) -> None:
         self.freq = np.ascontiguousarray(freq, np.uint16)
+
+    @cached_property
+    def cum(self) -> Uint16:
+        """Sum of the frequencies of all smaller symbols, uint16 [T, 256]."""
         total = np.cumsum(self.freq, axis=1, dtype=np.uint32)
-        self.cum = np.ascontiguousarray(total - self.freq, np.uint16)
+        return np.ascontiguousarray(total - self.freq, np.uint16)
 
     @cached_property
     def entries(self) -> NDArray[np.uint32]:
         """Decoder's table, uint32 [T, 4096]: v << 24 | (frequency - 1) << 12 | slot - cumulative."""
         if LIBRARY is None:
             return kernels_numpy.entries(self.freq)
-        out = np.empty((len(self.freq), 1 << PRECISION_BITS), np.uint32)
+        out = np.zeros((len(self.freq), 1 << PRECISION_BITS), np.uint32)
         call("nw_entries", self.freq, len(self.freq), out)
         return out

@@ -32,8 +32,8 @@ from netweight.kernel_types import Uint16 as Uint16
 from netweight.kernels_decode import c_model, c_segments
 from netweight.kernels_decode import decode as decode
 from netweight.kernels_decode import decode_chunks as decode_chunks
-from netweight.kernels_decode import decode_pieces as decode_pieces
 from netweight.kernels_decode import decode_runs as decode_runs
+from netweight.kernels_decode import decode_tensors as decode_tensors
 
 
 def backend() -> str:
@@ -151,3 +151,47 @@ def lines(sizes: Int32, residual: Int32, start: int, top: int) -> Int32 | None:
     out = np.empty(residual.size, np.int32)
     used = call("nw_lines", sizes, sizes.size, residual, start, top, out)
     return None if used < 0 else out
+
+
+def short_stream(data: memoryview, count: int, lanes: int) -> tuple[Int16, int] | None:
+    """Decode a short stream (docs/format.md, 5.3) of `count` > 0 integers; give them and the bytes used.
+
+    None without the C library, or where the stream contradicts itself.
+    """
+    if LIBRARY is None:
+        return None
+    out = np.empty(count, np.int16)
+    used = call("nw_short_stream", np.frombuffer(data, np.uint8), len(data), count, lanes, out)
+    return None if used < 0 else (out, used)
+
+
+def normalise(weights: NDArray[np.int64]) -> Uint16 | None:
+    """Scale each row of weights to frequencies that sum to 4096; None without the C library."""
+    if LIBRARY is None or weights.shape[1] > 256:
+        return None
+    weights = np.ascontiguousarray(weights, np.int64)
+    freq = np.empty(weights.shape, np.uint16)
+    call("nw_normalise", weights, *weights.shape, freq)
+    return freq
+
+
+def frequencies(ranges: Int32, symmetric: NDArray[np.bool_], level: Int32, escapes: bool) -> Uint16 | None:
+    """Frequencies of tables from levels in eighths of an octave (docs/format.md, 6.4); None without the C library.
+
+    Args:
+        ranges: int32 [T, 2], lowest and highest value of each table; empty ones have none.
+        symmetric: bool [T], tables whose levels are those of 0 .. highest.
+        level: int32, the levels of all tables, one after the other.
+        escapes: both escapes have a weight of 1.
+    """
+    if LIBRARY is None:
+        return None
+    low, high = ranges.T
+    full = low <= high
+    needed = int((high + 1 - np.where(symmetric, 0, low))[full].sum())
+    if needed != level.size or (full & ((low < -128) | (high > 127) | (symmetric & (low != -high)))).any():
+        raise ValueError(f"{level.size} levels for ranges that need {needed}")
+    freq = np.empty((len(ranges), 256), np.uint16)
+    ranges, level = np.ascontiguousarray(ranges, np.int32), np.ascontiguousarray(level, np.int32)
+    call("nw_tables", ranges, symmetric.astype(np.uint8), len(ranges), level, int(escapes), freq)
+    return freq

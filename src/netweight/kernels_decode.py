@@ -126,22 +126,24 @@ def _c_targets(job: Job, model: Model) -> tuple[ctypes.Array[CSegment], Int16, l
             continue
         if target.out.size != s.size or target.out.dtype != np.float32 or not target.out.flags.c_contiguous:
             raise ValueError(f"a target of {target.out.size} {target.out.dtype} for {s.size} symbols")
-        item.scaled, item.factor = address(target.out), float(target.factor)
+        item.scaled, item.factor, item.around = address(target.out), float(target.factor), target.around
     return items, out, keep
 
 
-def decode_pieces(
-    data: memoryview, where: Int64, like: Segment, tables: Tables, model: Model, target: Target, escapes: bool
-) -> Int64 | None:
-    """Decode chunks of one piece each of one tensor to float32 in a single call.
+def decode_tensors(
+    data: memoryview, where: Int64, pieces: Int64, likes: Sequence[Segment], tables: Tables, model: Model,
+    targets: Sequence[Target], escapes: bool,
+) -> Int64 | None:  # fmt: skip
+    """Decode chunks to float32 in a single call.
 
     Args:
         data: that the chunks lie in.
-        where: int64 [chunks, 4]: first byte, bytes, first symbol, symbols.
-        like: what their segments have in common; it looks at no neighbours.
+        where: int64 [chunks, 3]: first byte, bytes, pieces.
+        pieces: int64 [sum of pieces, 3]: tensor, first symbol, symbols.
+        likes: what the segments of each tensor have in common; they look at no neighbours.
         tables: the T tables.
         model: the contexts.
-        target: memory and factor for the whole tensor.
+        targets: memory and factor for each whole tensor.
         escapes: what escaped symbols stand for follows the words.
 
     Returns:
@@ -149,21 +151,24 @@ def decode_pieces(
     """
     if LIBRARY is None or model.levels > 1:
         return None
-    byte, size, first, count = where.T
-    if where.min() < 0 or (byte + size).max() > len(data) or (first + count).max() > target.out.size:
-        raise ValueError(f"chunks reach beyond {len(data)} bytes or {target.out.size} weights")
-    if target.out.dtype != np.float32 or not target.out.flags.c_contiguous or where.dtype != np.int64:
-        raise ValueError(f"a target of {target.out.dtype}, places of {where.dtype}")
-    packed, thresholds = c_model(model, [like], len(tables.freq))
-    (items, keep), raw = c_segments([like], _NOTHING, [False]), np.frombuffer(data, np.uint8)
-    items[0].scaled, items[0].factor = address(target.out), float(target.factor)
-    checksums = np.empty(len(where), np.int64)
-    where = np.ascontiguousarray(where)
+    room = np.array([target.out.size for target in targets], np.int64)
+    tensor, first, count = pieces.T
+    inside = where.min() >= 0 and (where[:, 0] + where[:, 1]).max() <= len(data) and where[:, 2].sum() == len(pieces)
+    if not inside or pieces.min() < 0 or tensor.max() >= len(room) or (first + count > room[tensor]).any():
+        raise ValueError(f"chunks or pieces reach beyond {len(data)} bytes or {len(room)} tensors")
+    if any(target.out.dtype != np.float32 or not target.out.flags.c_contiguous for target in targets):
+        raise ValueError("a target that is not contiguous float32")
+    packed, thresholds = c_model(model, likes, len(tables.freq))
+    (items, keep), raw = c_segments(likes, _NOTHING, [False] * len(likes)), np.frombuffer(data, np.uint8)
+    for item, target in zip(items, targets, strict=True):
+        item.scaled, item.factor, item.around = address(target.out), float(target.factor), target.around
+    found = np.empty(len(where), np.int64)
+    where, pieces = np.ascontiguousarray(where, np.int64), np.ascontiguousarray(pieces, np.int64)
     unusual = call(
-        "nw_decode_pieces", raw, where, len(where), items, tables.entries, packed, WIDEST, int(escapes), checksums
+        "nw_decode_tensors", raw, where, len(where), pieces, items, tables.entries, packed, WIDEST, int(escapes), found
     )
     del keep, thresholds
-    return None if unusual else checksums
+    return None if unusual else found
 
 
 def _by_numpy(job: Job, lanes: int, tables: Tables, model: Model) -> Decoded:

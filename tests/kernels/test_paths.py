@@ -145,32 +145,67 @@ def test_pieces(make: Any, seed: int, pieces: int, bits: int, spread: float) -> 
             tail += signed(value)
         where.append((len(data), len(coded + tail), size * j, size))
         data += coded + tail
-    out = np.full(size * pieces, np.nan, np.float32)
-    like, places = Segment(0, grid=grid), np.array(where, np.int64)
-    arguments = (like, chunk.tables, chunk.model, Target(out, FACTOR), True)
+    like, lie = Segment(0, grid=grid), np.array([(at, n, 1) for at, n, _, _ in where], np.int64)
+    places = np.array([(0, first, n) for _, _, first, n in where], np.int64)
+    many = max(np.isin(chunk.symbol[size * j : size * (j + 1)], (0, 255)).sum() for j in range(pieces)) > 256
+    around = bool(random.integers(2))
+    room = np.zeros(size * pieces + 40, np.float32)
+    first = int(random.integers(0, 20))  # lines of the cache begin anywhere
+    out = room[first : first + size * pieces]
+    arguments = (places, [like], chunk.tables, chunk.model, [Target(out, FACTOR, around)], True)
     for widest in (0, 1, 2):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kernels_decode, "WIDEST", widest)
-            out[:] = np.nan
-            checksums = kernels.decode_pieces(memoryview(data), places, *arguments)
-        many = max(np.isin(chunk.symbol[size * j : size * (j + 1)], (0, 255)).sum() for j in range(pieces)) > 256
+            room[:] = np.nan
+            checksums = kernels.decode_tensors(memoryview(data), lie, *arguments)
         if many or not has_crc():
             assert checksums is None
             continue
         assert checksums is not None
         assert np.array_equal(out, expected.astype(np.float32) * FACTOR)
+        assert np.isnan(room[:first]).all()
+        assert np.isnan(room[first + out.size :]).all()
     if many or not has_crc():
         return
     for change in random.integers(0, len(data), 5).tolist():
         spoiled = bytearray(data)
         spoiled[change] ^= 1 << int(random.integers(8))
-        found = kernels.decode_pieces(memoryview(spoiled), places, *arguments)
+        found = kernels.decode_tensors(memoryview(spoiled), lie, *arguments)
         assert found is None or not np.array_equal(found, checksums)
-    short = places.copy()
+    short = lie.copy()
     short[-1, 1] -= 1
-    assert kernels.decode_pieces(memoryview(data), short, *arguments) is None
+    assert kernels.decode_tensors(memoryview(data), short, *arguments) is None
     with pytest.raises(ValueError, match="reach beyond"):
-        kernels.decode_pieces(memoryview(data[:-1]), places, *arguments)
+        kernels.decode_tensors(memoryview(data[:-1]), lie, *arguments)
+    beyond = places + np.array([0, 1, 0])
+    with pytest.raises(ValueError, match="reach beyond"):
+        kernels.decode_tensors(memoryview(data), lie, beyond, *arguments[1:])
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, kind=KINDS, sizes=LENGTHS, together=st.integers(1, 3))
+def test_tensors(make: Any, seed: int, kind: dict[str, Any], sizes: list[int], together: int) -> None:
+    """Chunks of several tensors each: the same as one by one."""
+    chunk = make(seed, sizes, **kind | {"plane": 0, "spread": 3.0, "classes": 1})
+    groups = [range(at, min(at + together, len(sizes))) for at in range(0, len(sizes), together)]
+    ends = np.cumsum([0, *sizes]).tolist()
+    data, where = b"", []
+    for group in groups:
+        part = slice(ends[group.start], ends[group.stop])
+        coded = kernels.encode(chunk.symbol[part], chunk.index[part], [sizes[j] for j in group], 32, chunk.tables)
+        where.append((len(data), len(coded), len(group)))
+        data += coded
+    outs = [np.full(size, np.nan, np.float32) for size in sizes]
+    grid = Grid(np.zeros(1, np.int16), np.zeros(1, np.int16), 1, 0, 0)
+    pieces = np.array([(j, 0, size) for j, size in enumerate(sizes)], np.int64)
+    likes, targets = [Segment(0, grid=grid)] * len(sizes), [Target(out, FACTOR, seed % 2 == 0) for out in outs]
+    arguments = (pieces, likes, chunk.tables, chunk.model, targets, False)
+    found = kernels.decode_tensors(memoryview(data), np.array(where, np.int64), *arguments)
+    escaped = [np.isin(chunk.symbol[ends[g.start] : ends[g.stop]], (0, 255)).sum() for g in groups]
+    if max(escaped) > 256 or not has_crc():
+        assert found is None
+        return
+    assert np.array_equal(np.concatenate(outs), chunk.fine.astype(np.float32) * FACTOR)
 
 
 def has_crc() -> bool:

@@ -8,6 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netweight import kernels, kernels_decode, kernels_numpy
+from netweight.entropy.normalise import normalise
+from netweight.entropy.small import Reader, decode_small, encode_small
+from netweight.entropy.tables import Shape, _build
+from netweight.errors import FormatError
 from netweight.kernels import Model, Segment, Tables, Target
 
 pytestmark = [
@@ -224,3 +228,60 @@ def test_any_lanes_decode_alike(taps: Any, make: Any, seed: int, lanes: int, bit
     data = bytearray(random.bytes(4 * lanes + size))
     other = type(fitting)(model, segments, lanes, [], *([np.zeros(0)] * 3), fitting.tables)
     assert other.decoded(bytes(data))[0] == other.decoded_by_c(bytes(data))[0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, count=st.sampled_from([1, 2, 100, 2047, 2048, 5000, 40_000]), spread=st.sampled_from([0, 1, 9, 300]))
+def test_short_streams(seed: int, count: int, spread: int) -> None:
+    """Side information by the C library and by NumPy: the same integers, or the same error."""
+    random = np.random.default_rng(seed)
+    values = np.clip(np.rint(random.normal(scale=spread, size=count)), -128, 127).astype(np.int64)
+    data = encode_small(values)
+    changed = bytearray(data)
+    changed[random.integers(len(data))] ^= 1 << int(random.integers(8))
+    for stream in (data, bytes(changed), data[:-1], bytes(random.integers(0, 256, 60, np.uint8))):
+        found = []
+        for library in (kernels.LIBRARY, None):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(kernels, "LIBRARY", library)
+                patch.setattr(kernels_decode, "LIBRARY", library)
+                reader = Reader(stream)
+                try:
+                    found.append((decode_small(reader, count).tolist(), reader.at))
+                except FormatError as error:
+                    found.append((error.fact, 0))
+        assert found[0] == found[1]
+    assert decode_small(Reader(data), count).tolist() == values.tolist()
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, width=st.integers(1, 256), largest=st.sampled_from([2, 1000, 2**40]))
+def test_normalise(seed: int, width: int, largest: int) -> None:
+    random = np.random.default_rng(seed)
+    weights = random.integers(0, largest, (5, width)) * (random.random((5, width)) < random.random())
+    weights[:, random.integers(width)] += random.integers(0, 2, 5) * largest
+    ours = normalise(weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "LIBRARY", None)
+        same((ours,), (normalise(weights),))
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, fine=st.booleans(), escapes=st.booleans())
+def test_tables_from_levels(seed: int, fine: bool, escapes: bool) -> None:
+    random = np.random.default_rng(seed)
+    symmetric, shape = random.random(7) < 0.5, None
+    kept: list[tuple[int, int]] = []
+    for same_sides in symmetric:
+        high = int(random.integers(0, 127))
+        low = -high if same_sides else int(random.integers(-127, high + 1))
+        kept.append((1, 0) if random.random() < 0.2 else (low, high))
+    shape = Shape(symmetric, fine, escapes)
+    sizes = [high + 1 - (0 if s else low) if low <= high else 0 for (low, high), s in zip(kept, symmetric, strict=True)]
+    levels = random.integers(0, shape.top + 1, sum(sizes)).astype(np.int32)
+    ours = _build(shape, kept, levels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "LIBRARY", None)
+        same((ours.freq,), (_build(shape, kept, levels).freq,))
+    with pytest.raises(ValueError, match="levels for ranges"):
+        kernels.frequencies(np.array(kept, np.int32), symmetric, np.zeros(sum(sizes) + 1, np.int32), escapes)

@@ -80,18 +80,19 @@ whole = b"".join(coded)
 out = np.empty(2000, np.float32)
 for kernels_decode.WIDEST in (0, 1, 2):
     for cut in (0, 1, 2, 30, 63, 64, 65, 200, len(coded[1])):
-        where = np.array([(0, len(coded[0]), 0, 1000), (len(coded[0]), len(coded[1]) - cut, 1000, 1000)], np.int64)
+        where = np.array([(0, len(coded[0]), 1), (len(coded[0]), len(coded[1]) - cut, 1)], np.int64)
+        pieces = np.array([(0, 0, 1000), (0, 1000, 1000)], np.int64)
         for flip in (None, *random.integers(0, len(whole) - cut, 20).tolist()):
             data = bytearray(whole[: len(whole) - cut])
             if flip is not None:
                 data[flip] ^= 1 << int(random.integers(8))
-            like, target = kernels.Segment(0, grid=grid), kernels.Target(out, np.float32(2))
-            found = kernels.decode_pieces(memoryview(data), where, like, tables, chunk.model, target, True)
+            like, target = kernels.Segment(0, grid=grid), kernels.Target(out, np.float32(2), decodes % 2 == 0)
+            found = kernels.decode_tensors(memoryview(data), where, pieces, [like], tables, chunk.model, [target], True)
             decodes += 1
             if cut == 0 and flip is None and found is not None:
                 assert np.array_equal(out, 2.0 * np.concatenate([p[2] for p in parts]))
             assert cut == 0 or found is None
-        jobs = [kernels.Job(data[a : a + n], [s], [None]) for (a, n, _, _), s in zip(where, segments, strict=True)]
+        jobs = [kernels.Job(data[a : a + n], [s], [None]) for (a, n, _), s in zip(where, segments, strict=True)]
         try:
             kernels.decode_chunks(jobs, 32, tables, chunk.model)
         except FormatError:

@@ -23,6 +23,7 @@ from netweight.kernels import Target
 LARGEST_REALS = 1 << 16
 LARGEST_CHUNK, LARGEST_EXACT_CHUNK = 1 << 20, 1 << 17  # weights, storage elements
 PLANES = "planes"
+TOGETHER = 256  # chunks that are decoded at once: no more, so that an interrupt is heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,11 @@ class Opened:
         """Which of a chunk's pieces is a member's, and the piece."""
         return next((j, p) for j, p in enumerate(self.plan[index]) if p.tensor == member)
 
-    def scale(self, member: int, factor: np.float32, flat: NDArray[np.float32]) -> list[int]:
-        """Decode and check a member's chunks that hold no other, as multiples of the factor into its flat values.
+    def scale(self, targets: Mapping[int, Target]) -> list[int]:
+        """Decode and check the chunks that hold pieces of these members and of no other, each to its target.
+
+        Args:
+            targets: by member, for all its values in scan order.
 
         Returns:
             Chunks that are left: those that hold pieces of others too.
@@ -162,22 +166,27 @@ class Opened:
             FormatError: a chunk is damaged.
         """
         assert self.head is not None
-        alone = [chunk for chunk in self.home[member] if len(self.plan[chunk]) == 1]
-        pieces = [self.plan[chunk][0] for chunk in alone]
-        if self.head.shifts[member]:
-            for chunk, p in zip(alone, pieces, strict=True):
-                self._fine([(chunk, ())])[0][0].scaled(factor, flat[p.start : p.start + p.size])
-        elif alone:
-            lie = [self.chunks[chunk] for chunk in alone]
-            where = np.array([(c.at, c.size, p.start, p.size) for c, p in zip(lie, pieces, strict=True)], np.int64)
-            checksums = scale_chunks(self.head, member, self._data, where, Target(flat, factor))
-            if checksums is None:
-                targets = [(Target(flat[p.start : p.start + p.size], factor),) for p in pieces]
-                self._fine(list(zip(alone, targets, strict=True)))
-            else:
-                for chunk, checksum in zip(alone, checksums.tolist(), strict=True):
-                    self._require_checksum(chunk, checksum)
-        return [chunk for chunk in self.home[member] if len(self.plan[chunk]) > 1]
+        chunks = sorted({chunk for member in targets for chunk in self.home[member]})
+        whole = [chunk for chunk in chunks if all(p.tensor in targets for p in self.plan[chunk])]
+        plain = [chunk for chunk in whole if not any(self.head.shifts[p.tensor] for p in self.plan[chunk])]
+        for at in range(0, len(plain), TOGETHER):
+            self._scale_plain(plain[at : at + TOGETHER], targets)
+        for chunk in sorted({*whole} - {*plain}):
+            for p, fine in zip(self.plan[chunk], self._fine([(chunk, ())])[0], strict=True):
+                target = targets[p.tensor]
+                fine.scaled(target.factor, target.out[p.start : p.start + p.size])
+        return sorted({*chunks} - {*whole})
+
+    def _scale_plain(self, chunks: Sequence[int], targets: Mapping[int, Target]) -> None:
+        assert self.head is not None
+        lie, plan = [self.chunks[chunk] for chunk in chunks], [self.plan[chunk] for chunk in chunks]
+        needed = {p.tensor: targets[p.tensor] for pieces in plan for p in pieces}
+        checksums = scale_chunks(self.head, self._data, [(c.at, c.size) for c in lie], plan, needed)
+        if checksums is None:
+            self._fine([(chunk, [_part(needed[p.tensor], p) for p in self.plan[chunk]]) for chunk in chunks])
+            return
+        for chunk, checksum in zip(chunks, checksums, strict=True):
+            self._require_checksum(chunk, checksum)
 
     def _fine(self, wanted: Sequence[tuple[int, Sequence[Target]]]) -> list[list[Fine]]:
         """Decode and check chunks, each to its targets."""
@@ -228,3 +237,7 @@ class Opened:
             return self.codec.decode(self.parts[member], fine, info.shape)
         except (ArithmeticError, LookupError, ValueError) as error:
             raise damaged(f"the codec {self.codec.id!r} cannot rebuild {info.name!r}: {error}") from None
+
+
+def _part(target: Target, piece: Piece) -> Target:
+    return Target(target.out[piece.start : piece.start + piece.size], target.factor)

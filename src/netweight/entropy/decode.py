@@ -3,11 +3,10 @@
 What a file says is checked here before anything is allocated for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netweight import kernels
 from netweight.entropy.layout import Layout, Levels
@@ -203,23 +202,31 @@ def decode_chunks(head: Head, coded: Sequence[Coded]) -> Iterator[tuple[list[Fin
 
 
 def scale_chunks(
-    head: Head, tensor: int, data: memoryview, where: NDArray[np.int64], target: Target
-) -> NDArray[np.int64] | None:
-    """Decode chunks that hold a piece of one tensor each, without low bits, as multiples of a factor.
+    head: Head, data: memoryview, lie: Sequence[tuple[int, int]], plan: Sequence[Sequence[Piece]],
+    targets: Mapping[int, Target],
+) -> list[int] | None:  # fmt: skip
+    """Decode chunks without low bits as multiples of factors.
 
     Args:
         head: of the section.
-        tensor: which of its tensors.
         data: that the chunks lie in.
-        where: int64 [chunks, 4]: first byte, bytes, first weight, weights.
-        target: for all weights of the tensor.
+        lie: first byte and bytes of each chunk.
+        plan: its pieces.
+        targets: for all weights of each tensor that has one of the pieces.
 
     Returns:
         The checksum of each chunk; None where `decode_chunks` has to do it, or to say what is wrong.
     """
-    layout = head.layouts[tensor]
-    like = Segment(0, 0, layout.plane, layout.width, layout.positions, grid=head.levels[tensor].grid(layout))
-    return kernels.decode_pieces(data, where, like, head.tables, head.model, target, head.escapes)
+    tensors = {tensor: j for j, tensor in enumerate(targets)}
+    likes = []
+    for tensor in tensors:
+        x = head.layouts[tensor]
+        likes.append(Segment(0, 0, x.plane, x.width, x.positions, grid=head.levels[tensor].grid(x)))
+    where = np.array([(at, size, len(pieces)) for (at, size), pieces in zip(lie, plan, strict=True)], np.int64)
+    flat = np.array([(tensors[p.tensor], p.start, p.size) for pieces in plan for p in pieces], np.int64)
+    values = list(targets.values())
+    found = kernels.decode_tensors(data, where, flat, likes, head.tables, head.model, values, head.escapes)
+    return None if found is None else found.tolist()
 
 
 def _rest(head: Head, chunk: Coded, decoded: Decoded) -> list[Fine]:

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight import kernels
+
 TOTAL = 4096
 
 
@@ -19,6 +21,9 @@ def normalise(weights: NDArray[np.int64]) -> NDArray[np.uint16]:
     >>> normalise(np.array([[3, 1, 0, 0]]))[0].tolist()
     [3072, 1024, 0, 0]
     """
+    found = kernels.normalise(weights)
+    if found is not None:
+        return found
     sums = weights.sum(axis=1, keepdims=True)
     freq = np.where(weights > 0, np.maximum(weights * TOTAL // np.maximum(sums, 1), 1), 0)
     missing = np.where(sums[:, 0] > 0, TOTAL - freq.sum(axis=1), 0)

@@ -36,15 +36,20 @@ class Reader:
 
     def varint(self) -> int:
         """Take an unsigned integer: seven bits a byte, least significant first, the top bit says that more follow."""
+        data, at = self.data, self.at
         value = shift = 0
         while True:
-            byte = self.take(1)[0]
+            if at >= len(data):
+                raise damaged(f"1 bytes are wanted at {at} of {len(data)}")
+            byte = data[at]
+            at += 1
             value |= (byte & 127) << shift
             if byte < 128:
+                self.at = at
                 return value
             shift += 7
             if shift > 56:
-                raise damaged(f"an integer at {self.at} is longer than 9 bytes")
+                raise damaged(f"an integer at {at} is longer than 9 bytes")
 
     def signed(self) -> int:
         """Take a signed integer: 0, -1, 1, -2 .. as 0, 1, 2, 3 .."""
@@ -110,6 +115,10 @@ def decode_small(reader: Reader, count: int) -> Ints:
     """
     if count == 0:
         return np.zeros(0, np.int64)
+    found = kernels.short_stream(reader.data[reader.at :], count, lanes_of(count))
+    if found is not None:
+        reader.at += found[1]
+        return found[0].astype(np.int64)
     low, high = (byte - 128 for byte in reader.take(2))
     if low > high:
         raise damaged(f"a range of {low} .. {high}")

@@ -6,7 +6,6 @@ frequencies, eighths 0.0005, and save 0.9 bit a parameter: long sections take ei
 symmetric table describes one side only.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,7 +117,7 @@ def describe(counts: NDArray[np.int64], shape: Shape, kept: list[Range]) -> tupl
             first = line[0]
         lines.append(line)
     data = varint(len(heads)) + encode_small(np.array(heads, np.int64)) + encode_small(np.array(residuals, np.int64))
-    return data, _build(shape, kept, lines)
+    return data, _build(shape, kept, np.array([level for line in lines for level in line], np.int32))
 
 
 def read(reader: Reader, shape: Shape) -> Tables:
@@ -135,7 +134,7 @@ def read(reader: Reader, shape: Shape) -> Tables:
     levels = kernels.lines(np.array(sizes, np.int32), residuals.astype(np.int32), shape.start, shape.top)
     if levels is None:
         raise damaged(f"a frequency level outside 0 .. {shape.top}")
-    return _build(shape, kept, np.split(levels, np.cumsum(sizes)[:-1]))
+    return _build(shape, kept, levels)
 
 
 def _read_ranges(reader: Reader, symmetric: list[bool]) -> list[Range]:
@@ -197,21 +196,22 @@ def _fit(values: NDArray[np.int64], shape: Shape, first: int) -> tuple[list[int]
     return line, residuals
 
 
-def _build(shape: Shape, kept: list[Range], lines: Sequence[Sequence[int] | NDArray[np.int32]]) -> Tables:
+def _build(shape: Shape, kept: list[Range], levels: NDArray[np.int32]) -> Tables:
+    """Tables from their ranges and the levels of all of them, one after the other."""
+    levels = levels * (1 if shape.fine else 2)
+    freq = kernels.frequencies(np.array(kept, np.int32).reshape(-1, 2), shape.symmetric, levels, shape.escapes)
+    if freq is not None:
+        return Tables(freq)
     weights = np.zeros((len(kept), 256), np.int64)
-    level = np.concatenate([np.zeros(0, np.int64), *lines]).astype(np.int64) * (1 if shape.fine else 2)
-    values = EIGHTHS[level % 8] << (level // 8)
+    values = EIGHTHS[levels % 8] << (levels // 8)
     at = 0
-    for row, same, (low, high), line in zip(weights, shape.symmetric.tolist(), kept, lines, strict=True):
-        if high < low:
-            continue
-        mine = values[at : at + len(line)]
-        at += len(line)
-        if same:
-            row[CENTRE : CENTRE + high + 1] = mine
+    for row, same, (low, high) in zip(weights, shape.symmetric.tolist(), kept, strict=True):
+        size = high + 1 - (0 if same else low) if low <= high else 0
+        mine = values[at : at + size]
+        at += size
+        row[CENTRE + high + 1 - size : CENTRE + high + 1] = mine
+        if same and size:
             row[CENTRE - high : CENTRE + 1] = mine[::-1]
-        else:
-            row[CENTRE + low : CENTRE + high + 1] = mine
-    if shape.escapes:
-        weights[np.ix_(np.flatnonzero(weights.any(axis=1)), np.array(ESCAPES))] = 1
+        if shape.escapes and size:
+            row[list(ESCAPES)] = 1
     return Tables(normalise(weights))
