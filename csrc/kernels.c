@@ -70,7 +70,7 @@ static int has_avx512(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 7; }
+API int64_t nw_abi(void) { return 8; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
