@@ -95,7 +95,8 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     more = grown
     if rows is not None and matrix.g is not None:
         bits_of = spectrum.rates(theta)
-        more = float(bits_of.sum() / bits_of[:, rows].sum())
+        sampled = float(bits_of[:, rows].sum())
+        more = float(bits_of.sum()) / sampled if sampled > 0 else grown  # all of it may be below the water
     if grid.bits:
         share = START_ROWS * min(max(2.5 * _rate(found.counts) - 1.5, 0.0), 1.0)
         loss *= (1 + share / matrix.layout.rows) / (1 + share / problem.layout.rows)

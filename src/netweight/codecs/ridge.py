@@ -92,6 +92,8 @@ def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
             return None
         factor *= mean
         g = np.maximum(diagonal / mean, LEAST).reshape(a.shape[0], -1) if np.ptp(diagonal) else None
+        if g is not None and g.shape[1] == 1:  # a row for itself: what it counts for is part of its A
+            a, g = a * g[:, :, None], None
     rows = w.reshape(w.shape[0], -1)[:, order].astype(np.float64)
     moments = a[:, order[:, None], order] * factor
     traces = np.trace(moments, axis1=1, axis2=2)

@@ -124,8 +124,8 @@ def _whole(a: Float64, g: Float64, counts: Counts, by: Shrinkage | None) -> Stat
     rows = len(g) // len(a)
     diagonal = (g if g.ndim == 1 else np.diagonal(g)).reshape(len(a), rows)
     mean = np.repeat(diagonal.mean(axis=1), rows)
-    root = np.sqrt(np.where(mean > 0, mean, 1.0))
-    g = g / root**2 if g.ndim == 1 else g / root[:, None] / root
+    mean = np.where(mean > 0, mean, 1.0)
+    g = g / mean if g.ndim == 1 else g / np.sqrt(mean[:, None] * mean)
     return Stat(inputs=a / (rows * max(counts.predictions, 1.0)), outputs=g, samples=counts.samples)
 
 
