@@ -80,7 +80,7 @@ def mobilenet_v2(file: Path, data: Path = DATA, *, calibration: int = 256, heldo
     """Inverted residuals with depth-wise convolutions; the 500 photographs are shared out at random, once."""
     stored = np.load(data / "imagenet" / "imagenet_sample_500.npz")
     order = np.random.default_rng(0).permutation(500)
-    known, kept = np.sort(order[:calibration]), np.sort(order[500 - heldout :])
+    known, kept = order[:calibration], np.sort(order[500 - heldout :])  # the file is sorted by class, batches are not
 
     def images(chosen: Array) -> Tensor:
         return _normalised(np.stack([_photograph(stored, int(j)) for j in chosen]))
