@@ -120,13 +120,14 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
 def _whole(a: Float64, g: Float64, counts: Counts, by: Shrinkage | None) -> Stat:
     """Make it of E[D^T D] by group and of E[D D^T]: each has the trace of I_w, so G gets a mean of 1 in each group."""
     if by is not None:
-        a, g = _floored(shrink(a, by[0])), shrink(g[None], by[1])[0]
+        a, g = _floored(shrink(a, by.inputs)), shrink(g[None], by.outputs)[0]
     rows = len(g) // len(a)
     diagonal = (g if g.ndim == 1 else np.diagonal(g)).reshape(len(a), rows)
     mean = np.repeat(diagonal.mean(axis=1), rows)
     mean = np.where(mean > 0, mean, 1.0)
     g = g / mean if g.ndim == 1 else g / np.sqrt(mean[:, None] * mean)
-    return Stat(inputs=a / (rows * max(counts.predictions, 1.0)), outputs=g, samples=counts.samples)
+    a /= rows * max(counts.predictions, 1.0)
+    return Stat(inputs=a, outputs=g, samples=counts.samples, optimism=1.0 if by is None else by.optimism)
 
 
 def _floored(a: Float64) -> Float64:
