@@ -70,7 +70,7 @@ static int has_avx512(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 8; }
+API int64_t nw_abi(void) { return 9; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -467,9 +467,11 @@ typedef struct {
     int64_t per_plane;     /* columns of a plane */
     int64_t run;           /* symbols of a lane in a piece */
     int64_t bits, tap0, tap1;
+    int64_t survivors;     /* paths that are kept where the rows of a column see each other, 64 at most */
 } successive;
 
 enum { LONGEST_PATH = 4096 };
+static const float MOST_PAID = 0.5f;
 static const float FARTHEST = 30000.0f; /* fine steps of a target: integers have 16 bits */
 
 static inline float magnitude(float x) { return x < 0 ? (-x < FARTHEST ? -x : FARTHEST) : (x < FARTHEST ? x : FARTHEST); }
@@ -551,9 +553,54 @@ AVX2 static void advance_states_avx2(const int32_t *old, int32_t *new, const int
 }
 #endif
 
-/* The path of least cost from a state through m symbols; gives their integers and fine indices, returns the state it ends in: of end states
- * as cheap, the smallest. `choice`: m << bits >> 3 bytes of work space. */
-static int path(const int32_t (*cost)[4], const int16_t (*value)[4], int64_t m, int state, const successive *q, uint8_t *choice, int16_t *k, float *r) {
+/* to[l] = y[l] + sum_i m[i stride + l] d[i], i = 0 .. count in this order, each product and each sum rounded; l = 0 .. width. */
+static inline __attribute__((always_inline)) void lean(float *to, const float *y, const float *m, int64_t stride, const float *d, int64_t count, int64_t width) {
+    int64_t l = 0;
+    for (; l + 8 <= width; l += 8) {
+        float sum[8];
+        for (int j = 0; j < 8; j++) sum[j] = y[l + j];
+        for (int64_t i = 0; i < count; i++) {
+            const float f = d[i], *v = m + i * stride + l;
+            for (int j = 0; j < 8; j++) sum[j] += v[j] * f;
+        }
+        for (int j = 0; j < 8; j++) to[l + j] = sum[j];
+    }
+    for (; l < width; l++) {
+        float sum = y[l];
+        for (int64_t i = 0; i < count; i++) sum += m[i * stride + l] * d[i];
+        to[l] = sum;
+    }
+}
+
+/* One column: its targets y, what the rows above add to each row below (down[rows][rows], or NULL), and what is chosen. */
+typedef struct {
+    const float *y, *down;
+    float *left, *r, *share;
+    const uint16_t *table;
+    const uint8_t *turn;
+    const int32_t *rate;
+    int16_t *k;
+} column;
+
+/* Work space: of the search over all states, and of that over a list of paths. */
+typedef struct {
+    int32_t (*cost)[4];
+    int16_t (*value)[4], *kept; /* kept[symbols][survivors] */
+    uint8_t *choice, *parent;   /* parent[symbols][survivors] */
+    float *base;
+} space;
+
+static inline float fine_index(int32_t v, int32_t book) { return (float)(2 * v - book * ((v > 0) - (v < 0))); }
+
+static inline void decide(const column *c, int64_t o, int32_t v, int32_t book) {
+    c->k[o] = (int16_t)v;
+    c->r[o] = fine_index(v, book);
+    c->left[o] = c->y[o] - c->r[o];
+}
+
+/* The path of least cost from a state through m symbols from row o on; gives their integers and fine indices, returns the state it ends in: of
+ * end states as cheap, the smallest. */
+static int path(const column *c, int64_t o, int64_t m, int state, const successive *q, const space *w) {
     const int states = 1 << q->bits, half = states / 2, width = states / 8;
     int32_t a[256] __attribute__((aligned(32))), b[256] __attribute__((aligned(32))), *old = a, *new = b;
     for (int s = 0; s < states; s++) old[s] = s == state ? 0 : FAR;
@@ -561,25 +608,179 @@ static int path(const int32_t (*cost)[4], const int16_t (*value)[4], int64_t m, 
     const int wide = states >= 16 && has_avx2();
 #endif
     for (int64_t t = 0; t < m; t++) {
+        branches(c->y[o + t], c->share[o + t], c->turn[o + t], c->rate + (size_t)c->table[o + t] * 512, w->cost[t], w->value[t]);
 #ifdef X86
-        if (wide) advance_states_avx2(old, new, cost[t], choice + t * width, q);
+        if (wide) advance_states_avx2(old, new, w->cost[t], w->choice + t * width, q);
         else
 #endif
-        advance_states(old, new, cost[t], choice + t * width, q);
+        advance_states(old, new, w->cost[t], w->choice + t * width, q);
         int32_t *swap = old;
         old = new, new = swap;
     }
     int best = 0;
     for (int s = 1; s < states; s++) if (old[s] < old[best]) best = s;
     for (int64_t t = m - 1, s = best; t >= 0; t--) {
-        const int parity = choice[t * width + (s >> 3)] >> (s & 7) & 1, book = s >= half;
+        const int parity = w->choice[t * width + (s >> 3)] >> (s & 7) & 1, book = s >= half;
         const int j = (int)s ^ (book ? (int)q->tap0 : 0) ^ (parity ? (int)q->tap1 : 0);
-        const int32_t v = value[t][2 * book + parity];
-        k[t] = (int16_t)v;
-        r[t] = (float)(2 * v - book * ((v > 0) - (v < 0)));
+        decide(c, o + t, w->value[t][2 * book + parity], book);
         s = 2 * j + book;
     }
     return best;
+}
+
+enum { MOST_SURVIVORS = 64, STRIP = 32, MEMORY = 64 };
+
+/* A path: its cost, and the targets of the rows of a strip that it has not reached yet. */
+typedef struct {
+    int64_t cost;
+    int state;
+    float target[STRIP];
+} survivor;
+
+typedef struct {
+    int64_t cost;
+    float left;
+    int state;
+    int16_t k;
+    uint8_t parent;
+} child;
+
+/* The m-th smallest of n different numbers, m < n; they change places. */
+static int64_t smallest(int64_t *v, int n, int m) {
+    int low = 0, high = n - 1;
+    while (low < high) {
+        const int64_t pivot = v[(low + high) / 2];
+        int i = low, j = high;
+        while (i <= j) {
+            while (v[i] < pivot) i++;
+            while (v[j] > pivot) j--;
+            if (i <= j) {
+                int64_t swap = v[i];
+                v[i++] = v[j], v[j--] = swap;
+            }
+        }
+        if (m <= j) high = j;
+        else if (m >= i) low = i;
+        else break;
+    }
+    return v[m];
+}
+
+/* Where path p came from so many symbols ago. */
+static int ancestor(const space *w, const successive *q, int p, int64_t from, int64_t to) {
+    for (int64_t t = from - 1; t >= to; t--) p = w->parent[t * q->survivors + p];
+    return p;
+}
+
+/* Decisions of path p in symbols from .. to become final. `book` is the lowest bit of the state before: of each symbol its integer's parity in
+ * fine steps, but for zeros, which leave the same in both books. */
+static void settle(const column *c, const space *w, const successive *q, int p, int64_t o, int64_t from, int64_t to, int64_t at) {
+    p = ancestor(w, q, p, at, to);
+    for (int64_t t = to - 1; t >= from; t--) {
+        const int32_t r = w->kept[t * q->survivors + p], book = r & 1;
+        decide(c, o + t, (r + book * ((r > 0) - (r < 0))) / 2, book);
+        p = w->parent[t * q->survivors + p];
+    }
+}
+
+/* Both ways on from a path: of each parity the cheaper of two integers. */
+static inline void branch_on(const column *c, int64_t o, const survivor *from, int index, float x, const successive *q, child *out) {
+    const float a = magnitude(x);
+    const int32_t turn = x < 0 ? -1 : 1, sign = c->turn[o] ? -turn : turn, book = from->state & 1, k0 = (int32_t)((a + (float)book) * 0.5f);
+    const int32_t *rate = c->rate + (size_t)c->table[o] * 512 + 256 * book;
+    for (int32_t j = 0; j < 2; j++) {
+        const int32_t low = k0 - 1 + j, p = low & 1;
+        const int32_t first = tilted(a, c->share[o], low, book, sign, rate, 1), second = tilted(a, c->share[o], low + 2, book, sign, rate, 1);
+        const int32_t v = turn * (second < first ? low + 2 : low);
+        const float r = fine_index(v, book);
+        child *to = out + p;
+        to->cost = from->cost + (second < first ? second : first);
+        to->state = (from->state >> 1) ^ (book ? (int)q->tap0 : 0) ^ (p ? (int)q->tap1 : 0);
+        to->k = (int16_t)r;
+        to->left = c->y[o] - r;
+        to->parent = (uint8_t)index;
+    }
+}
+
+/* Of children in the same state the cheapest, of all of those the `most` cheapest; ties go to the first and to the smaller state. In place. */
+static int select_children(child *all, int n, int most) {
+    int16_t at[256];
+    int64_t key[2 * MOST_SURVIVORS];
+    int count = 0, kept = 0;
+    memset(at, -1, sizeof at);
+    for (int i = 0; i < n; i++) {
+        const int s = all[i].state, other = at[s];
+        if (other < 0) at[s] = (int16_t)i;
+        else if (all[i].cost < all[other].cost) all[other].parent = 255, at[s] = (int16_t)i;
+        else all[i].parent = 255;
+    }
+    for (int i = 0; i < n; i++) if (all[i].parent != 255) key[count++] = all[i].cost * 256 + all[i].state;
+    const int64_t last = count > most ? smallest(key, count, most - 1) : INT64_MAX;
+    for (int i = 0; i < n; i++) if (all[i].parent != 255 && all[i].cost * 256 + all[i].state <= last) all[kept++] = all[i];
+    return kept;
+}
+
+/* y[l] += m[l] f */
+static inline void add_row(float *to, const float *from, const float *m, float f, int64_t width) {
+    for (int64_t l = 0; l < width; l++) to[l] = from[l] + m[l] * f;
+}
+
+/* The same search where a row's target depends on what the rows above leave: the cheapest paths are kept, each with targets of its own. Decisions
+ * MEMORY symbols back are those of the path that is cheapest then; others leave the list. */
+static int listed_path(const column *c, int64_t o, int64_t m, int state, const successive *q, const space *w) {
+    const int64_t rows = q->rows, most = q->survivors;
+    survivor one[MOST_SURVIVORS], two[MOST_SURVIVORS], *old = one, *new = two;
+    child next[2 * MOST_SURVIVORS];
+    float history[MEMORY + STRIP];
+    int count = 1;
+    int64_t sure = 0;
+    old[0].cost = 0, old[0].state = state;
+    for (int64_t begin = 0; begin < m; begin += STRIP) {
+        const int64_t width = m - begin < STRIP ? m - begin : STRIP;
+        if (begin - MEMORY > sure) {
+            int best = 0, kept = 0, root;
+            for (int p = 1; p < count; p++) if (old[p].cost * 256 + old[p].state < old[best].cost * 256 + old[best].state) best = p;
+            settle(c, w, q, best, o, sure, begin - MEMORY, begin);
+            root = ancestor(w, q, best, begin, begin - MEMORY);
+            sure = begin - MEMORY;
+            uint8_t stays[MOST_SURVIVORS];
+            for (int p = 0; p < count; p++) stays[p] = ancestor(w, q, p, begin, sure) == root;
+            /* places in the list are those of the last symbol's parents: its links move with them */
+            for (int p = 0; p < count; p++) {
+                if (!stays[p]) continue;
+                w->parent[(begin - 1) * most + kept] = w->parent[(begin - 1) * most + p];
+                w->kept[(begin - 1) * most + kept] = w->kept[(begin - 1) * most + p];
+                old[kept].cost = old[p].cost, old[kept++].state = old[p].state;
+            }
+            count = kept;
+        }
+        const float *down = c->down + o + begin;
+        lean(w->base, c->y + o + begin, down, rows, c->left, o + sure, width);
+        for (int p = 0; p < count; p++) {
+            int node = p;
+            for (int64_t t = begin - 1; t >= sure; t--) {
+                history[t - sure] = c->y[o + t] - (float)w->kept[t * most + node];
+                node = w->parent[t * most + node];
+            }
+            lean(old[p].target, w->base, down + (o + sure) * rows, rows, history, begin - sure, width);
+        }
+        for (int64_t t = begin; t < begin + width; t++) {
+            const int64_t l = t - begin;
+            for (int p = 0; p < count; p++) branch_on(c, o + t, old + p, p, old[p].target[l], q, next + 2 * p);
+            count = select_children(next, 2 * count, (int)most);
+            for (int p = 0; p < count; p++) {
+                new[p].cost = next[p].cost, new[p].state = next[p].state;
+                w->parent[t * most + p] = next[p].parent, w->kept[t * most + p] = next[p].k;
+                add_row(new[p].target + l + 1, old[next[p].parent].target + l + 1, down + (o + t) * rows + l + 1, next[p].left, width - l - 1);
+            }
+            survivor *swap = old;
+            old = new, new = swap;
+        }
+    }
+    int best = 0;
+    for (int p = 1; p < count; p++) if (old[p].cost * 256 + old[p].state < old[best].cost * 256 + old[best].state) best = p;
+    settle(c, w, q, best, o, sure, m, m);
+    return old[best].state;
 }
 
 /* x[o] -= sum_j m[j stride] r[j][o], j = 0 .. count in this order, each product and each difference rounded. */
@@ -621,27 +822,32 @@ static void feed_back(float *x, const float *m, const successive *q, int64_t to,
 }
 
 /* Columns from .. to of one plane: choose integers column by column, and take what they leave off the columns that follow. x[columns][rows] are
- * targets in fine steps of their own column, start[columns][rows] the same without feedback, m[groups][columns][columns] what an error of one
- * fine step of a column takes off each later one, rho[groups][columns] times tilt[rows], at most 1, the share of the rate that the ridge has paid, index and flip[to - from][rows]
+ * targets in fine steps of their own column, start[columns][rows] the same without feedback, down[rows][rows] what an error of one fine
+ * step of a row adds to the target of each row below it in its column (NULL: nothing), m[groups][columns][columns] what an error of one
+ * fine step of a column takes off each later one, rho[groups][columns] times tilt[rows], at most a half, the share of the rate that the ridge has paid, index and flip[to - from][rows]
  * the contexts, rate[T][Z][256], state[32] that of each lane's trellis; k and r[to - from][rows] are the result. Returns 0, or -1 when memory
  * is short. */
-API int64_t nw_feedback(float *x, const float *start, const float *m, const float *rho, const float *tilt, const successive *q, int64_t from, int64_t to, const uint16_t *index,
-                        const uint8_t *flip, const int32_t *rate, uint8_t *state, int16_t *k, float *r) {
+API int64_t nw_feedback(float *x, const float *start, const float *m, const float *down, const float *rho, const float *tilt, const successive *q, int64_t from, int64_t to,
+                        const uint16_t *index, const uint8_t *flip, const int32_t *rate, uint8_t *state, int16_t *k, float *r) {
     const int64_t rows = q->rows, height = rows / q->groups, plane = from / q->per_plane, first = plane * q->span;
-    int32_t (*cost)[4] = malloc((size_t)rows * sizeof *cost);
-    int16_t (*value)[4] = malloc((size_t)rows * sizeof *value);
-    uint8_t *choice = malloc((size_t)(rows < LONGEST_PATH ? rows : LONGEST_PATH) << q->bits >> (q->bits ? 3 : 0));
-    float *error = malloc((size_t)(to - from) * (size_t)rows * sizeof *error);
-    if (!cost || !value || !choice || !error) { free(cost); free(value); free(choice); free(error); return -1; }
-    for (int64_t j = from; j < to; j++) {
-        float *y = x + j * rows, *out = r + (j - from) * rows, *off = error + (j - from) * rows;
-        const uint16_t *table = index + (j - from) * rows;
-        const uint8_t *turn = flip + (j - from) * rows;
-        int16_t *integer = k + (j - from) * rows;
+    const size_t longest = (size_t)(rows < LONGEST_PATH ? rows : LONGEST_PATH), listed = down ? longest * (size_t)q->survivors : 1;
+    space w = {malloc(longest * sizeof *w.cost), malloc(longest * sizeof *w.value), malloc(listed * sizeof *w.kept),
+               malloc(longest << q->bits >> (q->bits ? 3 : 0)), malloc(listed), malloc(STRIP * sizeof *w.base)};
+    float *error = malloc((size_t)(to - from) * (size_t)rows * sizeof *error), *work = malloc((size_t)rows * 2 * sizeof *work);
+    const int64_t fault = !w.cost || !w.value || !w.kept || !w.choice || !w.parent || !w.base || !error || !work ? -1 : 0;
+    for (int64_t j = from; j < to && !fault; j++) {
+        float *off = error + (j - from) * rows;
+        column c = {x + j * rows, down, work, r + (j - from) * rows, work + rows, index + (j - from) * rows, flip + (j - from) * rows, rate, k + (j - from) * rows};
         for (int64_t o = 0; o < rows; o++) {
-            const float paid = rho[o / height * q->columns + j] * tilt[o], share = paid < 1.0f ? paid : 1.0f;
-            if (q->span) branches(y[o], share, turn[o], rate + (size_t)table[o] * 512, cost[o], value[o]);
-            else integer[o] = (int16_t)nearest(y[o], share, turn[o], rate + (size_t)table[o] * 256), out[o] = (float)integer[o];
+            const float paid = rho[o / height * q->columns + j] * tilt[o];
+            c.share[o] = paid < MOST_PAID ? paid : MOST_PAID;
+        }
+        for (int64_t o = 0; !q->span && o < rows; o++) {
+            float target = c.y[o];
+            for (int64_t i = 0; down && i < o; i++) target += down[i * rows + o] * c.left[i];
+            c.k[o] = (int16_t)nearest(target, c.share[o], c.turn[o], rate + (size_t)c.table[o] * 256);
+            c.r[o] = (float)c.k[o];
+            c.left[o] = c.y[o] - c.r[o];
         }
         for (int64_t o = 0; q->span && o < rows;) {
             const int64_t at = (j - plane * q->per_plane) * rows + o, lane = at / q->span, t = first + at % q->span;
@@ -650,15 +856,15 @@ API int64_t nw_feedback(float *x, const float *start, const float *m, const floa
             if (LONGEST_PATH < size) size = LONGEST_PATH;
             if (q->run - t % q->run < size) size = q->run - t % q->run;
             const int before = t % q->run ? state[lane] : 0;
-            state[lane] = (uint8_t)path((const int32_t (*)[4])(cost + o), (const int16_t (*)[4])(value + o), size, before, q, choice, integer + o, out + o);
+            state[lane] = (uint8_t)(down ? listed_path(&c, o, size, before, q, &w) : path(&c, o, size, before, q, &w));
             o += size;
         }
-        for (int64_t o = 0; o < rows; o++) off[o] = out[o] - start[j * rows + o];
+        for (int64_t o = 0; o < rows; o++) off[o] = c.r[o] - start[j * rows + o];
         for (int64_t later = j + 1; later < to; later++) feed_back(x, m, q, later, j, 1, off);
     }
-    for (int64_t later = to; later < q->columns; later++) feed_back(x, m, q, later, from, to - from, error);
-    free(cost); free(value); free(choice); free(error);
-    return 0;
+    for (int64_t later = to; later < q->columns && !fault; later++) feed_back(x, m, q, later, from, to - from, error);
+    free(w.cost); free(w.value); free(w.kept); free(w.choice); free(w.parent); free(w.base); free(error); free(work);
+    return fault;
 }
 
 /* ---- small change --------------------------------------------------------------------------------------------------- */

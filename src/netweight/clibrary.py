@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-ABI = 8
+ABI = 9
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
 Argument = Any
@@ -74,7 +74,7 @@ class CSuccessive(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
-        for name in ("rows", "columns", "groups", "span", "per_plane", "run", "bits", "tap0", "tap1")
+        for name in ("rows", "columns", "groups", "span", "per_plane", "run", "bits", "tap0", "tap1", "survivors")
     )
 
 

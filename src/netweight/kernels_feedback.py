@@ -24,6 +24,7 @@ class Successive:
         bits: log2 of the trellis' states, 0 without.
         tap0: as in `Model`.
         tap1: as in `Model`.
+        survivors: paths kept where the rows of a column see each other, 64 at most.
     """
 
     rows: int
@@ -35,21 +36,23 @@ class Successive:
     bits: int = 0
     tap0: int = 0
     tap1: int = 0
+    survivors: int = 1
 
 
 def feedback(
-    x: Float32, start: Float32, m: Float32, paid: tuple[Float32, Float32], how: Successive, columns: range,
-    contexts: tuple[Uint16, Bytes], rate: Int32, state: Bytes,
+    x: Float32, start: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive,
+    columns: range, contexts: tuple[Uint16, Bytes], rate: Int32, state: Bytes,
 ) -> tuple[Int16, Float32]:  # fmt: skip
     """Quantise columns of one kernel position and take what they leave off those that follow.
 
-    A column's integers have the least sum of 2^10 ((x - r)^2 - rho (r^2 - x^2)) + rate, rho = min(1, paid); then x of
+    A column's integers have the least sum of 2^10 ((x - r)^2 - rho (r^2 - x^2)) + rate, rho = min(1/2, paid); then x of
     each later column j loses m[g, this, j] (r - start).
 
     Args:
         x: [n, O], targets in fine steps of their column; changed in place.
         start: [n, O], the same before any feedback.
         m: [groups, n, n].
+        down: [O, O]: what an error of one fine step of a row adds to the target of each row below it in its column.
         paid: [groups, n] and [O], whose product is the share of the rate that the ridge has paid.
         how: shapes and trellis.
         columns: which.
@@ -62,9 +65,20 @@ def feedback(
     """
     index, flip = (np.ascontiguousarray(a, t) for a, t in zip(contexts, (np.uint16, np.uint8), strict=True))
     if LIBRARY is None:
-        return kernels_numpy_feedback.feedback(x, start, m, paid, how, columns, (index, flip), rate, state)
+        return kernels_numpy_feedback.feedback(x, start, m, down, paid, how, columns, (index, flip), rate, state)
     k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
-    fields = (how.rows, how.columns, how.groups, how.span, how.per_plane, how.run, how.bits, how.tap0, how.tap1)
+    fields = (
+        how.rows,
+        how.columns,
+        how.groups,
+        how.span,
+        how.per_plane,
+        how.run,
+        how.bits,
+        how.tap0,
+        how.tap1,
+        how.survivors,
+    )
     packed = CSuccessive(*fields)
     rate = np.ascontiguousarray(rate, np.int32)
     if call(
@@ -72,6 +86,7 @@ def feedback(
         x,
         start,
         m,
+        down,
         *paid,
         ctypes.byref(packed),
         columns.start,

@@ -6,6 +6,7 @@ target loses what the columns before it leave in their order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,9 @@ CENTRE = 128
 FAR = 1 << 28
 BOUND = np.float32(1e5)
 FARTHEST = np.float32(30000)
+MOST_PAID = np.float32(0.5)
 LONGEST_PATH = 4096
+STRIP, MEMORY = 32, 64
 
 
 def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: int, size: int, top: int) -> Bytes:
@@ -37,27 +40,63 @@ def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: in
 
 
 def feedback(
-    x: Float32, start: Float32, m: Float32, paid: tuple[Float32, Float32], how: Successive, columns: range,
-    contexts: tuple[NDArray[np.uint16], Bytes], rate: Int32, state: Bytes,
+    x: Float32, start: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive,
+    columns: range, contexts: tuple[NDArray[np.uint16], Bytes], rate: Int32, state: Bytes,
 ) -> tuple[Int16, Float32]:  # fmt: skip
     """Quantise columns of one kernel position and take what they leave off those that follow."""
     index, flip = contexts
     k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
     height = how.rows // how.groups
     for place, j in enumerate(columns):
-        share = np.minimum(np.repeat(paid[0][:, j], height) * paid[1], np.float32(1))
-        sign = np.where((x[j] < 0) != (flip[place] != 0), np.int32(-1), np.int32(1))
+        share = np.minimum(np.repeat(paid[0][:, j], height) * paid[1], MOST_PAID)
+        column = Column(x[j], share, flip[place] != 0, index[place], rate)
         if how.span:
-            cost, value = _branches(x[j], share, sign, index[place], rate)
-            k[place], r[place] = _column(cost, value, j, how, state)
+            k[place], r[place] = _column(column, down, j, how, state)
         else:
-            k[place] = _nearest(x[j], share, sign, index[place], rate)
+            k[place] = column.nearest() if down is None else _nearest_down(column, down)
             r[place] = k[place]
         error = r[place] - start[j]
         for g in range(how.groups):
             rows = slice(g * height, (g + 1) * height)
             x[j + 1 :, rows] -= m[g, j, j + 1 :, None] * error[rows]
     return k, r
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Some entries of a column: targets, what the ridge has paid, whether the sign is coded flipped, tables, rates."""
+
+    x: Float32
+    share: Float32
+    flip: NDArray[np.bool_]
+    index: NDArray[np.uint16]
+    rate: Int32
+
+    def part(self, entries: slice, x: Float32 | None = None) -> Column:
+        """Some of them; with targets x, which are several for one entry."""
+        x = self.x[entries] if x is None else x
+        share, flip = np.broadcast_to(self.share[entries], x.shape), np.broadcast_to(self.flip[entries], x.shape)
+        return Column(x, share, flip, np.broadcast_to(self.index[entries], x.shape), self.rate)
+
+    def nearest(self) -> Int16:
+        """The cheapest integers."""
+        return _nearest(self.x, self.share, self._sign(), self.index, self.rate)
+
+    def branches(self) -> tuple[Int32, Int16]:
+        """Cost and integer of each branch 2 codebook + parity: [4, O]."""
+        return _branches(self.x, self.share, self._sign(), self.index, self.rate)
+
+    def _sign(self) -> Int32:
+        return np.where((self.x < 0) != self.flip, np.int32(-1), np.int32(1))
+
+
+def _nearest_down(column: Column, down: Float32) -> Int16:
+    """Row by row, where a row's target depends on what the rows above leave."""
+    target, k = column.x.copy(), np.empty(column.x.size, np.int16)
+    for o in range(k.size):
+        k[o : o + 1] = column.part(slice(o, o + 1), target[o : o + 1]).nearest()
+        target[o + 1 :] += down[o, o + 1 :] * (column.x[o] - np.float32(k[o]))
+    return k
 
 
 def _tilted(a: Float32, rho: Float32, k: Int32, r: Int32, sign: Int32, rates: Int32, start: NDArray[np.int64]) -> Int32:
@@ -103,23 +142,101 @@ def _branches(x: Float32, rho: Float32, sign: Int32, index: NDArray[np.uint16], 
     return cost, value
 
 
-def _column(cost: Int32, value: Int16, j: int, how: Successive, state: Bytes) -> tuple[Int16, Float32]:
+def _column(column: Column, down: Float32 | None, j: int, how: Successive, state: Bytes) -> tuple[Int16, Float32]:
     """Search a column in pieces: a lane ends, a piece of the tensor ends, or 4096 symbols are enough."""
     k, r = np.empty(how.rows, np.int16), np.empty(how.rows, np.float32)
     plane = j // how.per_plane
-    o = 0
+    o, target = 0, column.x.copy()
     while o < how.rows:
         at = (j - plane * how.per_plane) * how.rows + o
         lane, t = at // how.span, plane * how.span + at % how.span
         size = min(how.rows - o, how.span - at % how.span, LONGEST_PATH, how.run - t % how.run)
         part = slice(o, o + size)
         before = int(state[lane]) if t % how.run else 0
-        branch, state[lane] = _path(cost[:, part], before, how)
-        chosen = value[branch, np.arange(o, o + size)]
-        k[part] = chosen
-        r[part] = 2 * chosen - (branch >> 1) * np.sign(chosen)
+        if down is None:
+            cost, value = column.part(part).branches()
+            branch, state[lane] = _path(cost, before, how)
+            k[part] = chosen = value[branch, np.arange(size)]
+            r[part] = 2 * chosen - (branch >> 1) * np.sign(chosen)
+        else:
+            k[part], r[part], state[lane] = _listed_path(column, target, down, part, before, how)
+            for i in range(o, o + size):
+                target[o + size :] += down[i, o + size :] * (column.x[i] - r[i])
         o += size
     return k, r
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The cheapest paths through some entries of a column.
+
+    Attributes:
+        cost: [paths].
+        state: [paths].
+        target: of the entries from the first on, [paths, O].
+        k: [paths, entries so far].
+        r: the same in fine steps.
+    """
+
+    cost: NDArray[np.int64]
+    state: NDArray[np.int64]
+    target: Float32
+    k: Int16
+    r: Float32
+
+    def some(self, which: NDArray[np.intp]) -> Paths:
+        """Some of them."""
+        return Paths(self.cost[which], self.state[which], self.target[which], self.k[which], self.r[which])
+
+    def best(self) -> int:
+        """The cheapest; of two the smaller state."""
+        return int(np.argmin(self.cost * 256 + self.state))
+
+
+def _listed_path(
+    column: Column, target: Float32, down: Float32, part: slice, state: int, how: Successive
+) -> tuple[Int16, Float32, int]:
+    """The same search where a row's target depends on what the rows above leave: the cheapest paths are kept."""
+    size = part.stop - part.start
+    none = np.empty((1, 0))
+    first = np.zeros(1, np.int64)
+    paths = Paths(first, first + state, target[None, part], none.astype(np.int16), none.astype(np.float32))
+    for t in range(size):
+        if t % STRIP == 0 and t > MEMORY:
+            same = (paths.k[:, : t - MEMORY] == paths.k[paths.best(), : t - MEMORY]).all(axis=1)
+            paths = paths.some(np.flatnonzero(same))
+        o = part.start + t
+        cost, value = column.part(slice(o, o + 1), paths.target[:, t]).branches()
+        paths = _ways_on(paths, cost, value, how)
+        paths = paths.some(_cheapest(paths, how.survivors))
+        left = column.x[o] - paths.r[:, t]
+        paths.target[:, t + 1 :] += down[o, o + 1 : part.stop] * left[:, None]
+    best = paths.best()
+    return paths.k[best], paths.r[best], int(paths.state[best])
+
+
+def _ways_on(paths: Paths, cost: Int32, value: Int16, how: Successive) -> Paths:
+    """Both ways on from each path, one after the other."""
+    parent, parity = np.divmod(np.arange(2 * paths.cost.size), 2)
+    book = paths.state[parent] & 1
+    branch = 2 * book + parity
+    k = value[branch, parent]
+    r = (2 * k - book * np.sign(k)).astype(np.float32)
+    return Paths(
+        paths.cost[parent] + cost[branch, parent],
+        (paths.state[parent] >> 1) ^ (book * how.tap0) ^ (parity * how.tap1),
+        paths.target[parent],
+        np.column_stack([paths.k[parent], k]),
+        np.column_stack([paths.r[parent], r]),
+    )
+
+
+def _cheapest(paths: Paths, most: int) -> NDArray[np.intp]:
+    """Of paths in the same state the cheapest, the first of those; of all of these the cheapest, in their order."""
+    order = np.lexsort((np.arange(paths.cost.size), paths.cost, paths.state))
+    alone = order[np.concatenate([[True], np.diff(paths.state[order]) > 0])]
+    key = paths.cost[alone] * 256 + paths.state[alone]
+    return np.sort(alone[np.argsort(key)[:most]])
 
 
 def _path(cost: Int32, state: int, how: Successive) -> tuple[NDArray[np.int64], int]:

@@ -24,7 +24,7 @@ from netweight.codecs.lattice import Grid
 from netweight.codecs.preview import preview
 from netweight.codecs.ridge import Matrix, Spectrum, matrix_of
 from netweight.codecs.steps import step_table
-from netweight.codecs.successive import Found, Problem, first_rates, learnt_rates, quantise, scanned, spread
+from netweight.codecs.successive import FEW, Found, Problem, first_rates, learnt_rates, quantise, scanned, spread
 from netweight.codecs.trellis import BITS
 from netweight.codecs.trellis import KAPPA as TRELLIS_KAPPA
 from netweight.codecs.uniform import KAPPA as SCALAR_KAPPA
@@ -39,11 +39,11 @@ LESSON = 64  # rows that teach the tables
 
 
 def search(problem: Problem, grid: Grid) -> Found:
-    """Quantise some rows to learn the tables, then all of them."""
+    """Quantise some rows, or all of them in haste, to learn the tables, then all of them."""
     lesson = problem
-    if len(problem.m) == 1:
+    if len(problem.m) == 1 and problem.down is None:
         lesson = problem.of_rows(spread(problem.layout.rows, problem.layout.columns, LESSON))
-    first = quantise(lesson, grid, first_rates(grid, problem.layout))
+    first = quantise(lesson, grid, first_rates(grid, problem.layout), FEW)
     return quantise(problem, grid, learnt_rates(first.counts, grid, problem.layout))
 
 

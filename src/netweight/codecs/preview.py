@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.lattice import Grid, code_bits
 from netweight.codecs.probe import ALIVE, CHUNK_BITS, ENTRY_BITS, POOLED, TABLE_NUMBER_BITS
-from netweight.codecs.ridge import Array, Matrix, Spectrum
+from netweight.codecs.ridge import Array, Matrix, Spectrum, Target
 from netweight.codecs.successive import first_rates, learnt_rates, quantise, spread
 from netweight.codecs.whitened import FAR, gain, prepare, theta_of, weights_of
 from netweight.entropy.layout import Levels
@@ -38,8 +38,8 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
         grid: the quantiser.
     """
     spectrum = Spectrum.of(matrix)
-    energy = spectrum.weights * np.sum(spectrum.values[:, None] * np.square(spectrum.along), axis=2)
-    whole = 0.5 * float(energy.sum())
+    whole = 0.5 * float(np.sum(matrix.through(matrix.w) * matrix.w))
+    energy = spectrum.size * matrix.w.shape[2] * (1.0 if matrix.g is None else matrix.g)
     if whole <= 0:
         return []
     points = [Point(ENTRY_BITS, whole, codec, index_of(64 * float(np.sqrt(energy.max()))))]
@@ -76,7 +76,14 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     matrix, step = spectrum.matrix, step_of(q)
     theta = theta_of(step, grid)
     layout = matrix.layout if rows is None else replace(matrix.layout, rows=rows.size)
-    ready = prepare(layout, spectrum.target(theta, rows), step, rows)
+    target, some = spectrum.target(theta, rows), matrix if rows is None else matrix.of_rows(rows)
+    share = 1.0 if rows is None else spectrum.expected_sum(theta)
+    if rows is not None and matrix.full is not None:
+        share /= spectrum.expected_apart(theta, target, rows)
+        target, some = _apart(target, some, theta, rows)
+    elif rows is not None:
+        share /= float(spectrum.expected(theta, rows).sum())
+    ready = prepare(layout, target, step, rows)
     problem = ready.problem
     if float(np.abs(problem.x).max()) >= FAR:
         return None
@@ -84,16 +91,12 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     for _ in range(2):
         found = quantise(problem, grid, rates)
         rates = learnt_rates(found.counts, grid, problem.layout)
-    some = matrix if rows is None else matrix.of_rows(rows)
     v = weights_of(found, ready).reshape(some.w.shape)
     error = some.w - gain(some, v) * v
-    lost = some.loss_of_rows(error)
-    loss = 0.5 * float(lost.sum())
-    if rows is not None:
-        loss *= spectrum.expected_sum(theta) / float(spectrum.expected(theta, rows).sum())
+    loss = 0.5 * share * float(np.sum(some.through(error) * error))
     grown = matrix.w.size / some.w.size
     more = grown
-    if rows is not None and matrix.g is not None:
+    if rows is not None and matrix.g is not None and matrix.full is None:
         bits_of = spectrum.rates(theta)
         sampled = float(bits_of[:, rows].sum())
         more = float(bits_of.sum()) / sampled if sampled > 0 else grown  # all of it may be below the water
@@ -104,6 +107,21 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     bits = entropy * more + _overhead_bits(problem.levels, matrix.w.size, grown, numbers, entropy * more)
     alive = bool(np.count_nonzero(found.k) > ALIVE * found.k.size)
     return Point(bits, loss, codec, q, smooth=alive)
+
+
+def _apart(target: Target, some: Matrix, theta: float, rows: NDArray[np.intp]) -> tuple[Target, Matrix]:
+    """Rows that are quantised without those above them, with noise in place of what these would leave.
+
+    Each is measured by V_ii^2, which is what its own noise costs once the rows below have made up for what they can.
+    """
+    square = np.square(target.rows)[:, rows]
+    apart = replace(some, g=square)
+    if target.more is None:
+        return target, apart
+    white = np.random.default_rng(0).standard_normal(some.w.shape)
+    noise = np.linalg.solve(np.swapaxes(target.factor, 1, 2), np.swapaxes(white, 1, 2)).swapaxes(1, 2)
+    noise *= np.sqrt(theta * target.more[rows] / square)[:, :, None]
+    return replace(target, shrunk=target.shrunk + noise, down=None), replace(apart, w=apart.w + noise)
 
 
 def _rate(counts: NDArray[np.int64]) -> float:

@@ -29,6 +29,7 @@ FLOOR = 1e-9  # least ridge, of the mean diagonal: A may be singular
 HALVINGS = 60  # of the bracket of ln lambda
 FIXED = 12  # rounds between gamma and mu
 BINS = 16  # of an octave: rows of nearly the same g share their sums
+LISTED_BITS = 0.03  # a weight: what full G must win over its diagonal; a search over a list of paths loses some
 LEAST = 2.0**-40  # of the mean g: what a row counts for at least, so that logarithms are finite
 
 
@@ -41,21 +42,24 @@ class Matrix:
         a: float64 [groups, n, n]; half of the sum of g_o e_o a e_o^T is the loss of errors e_o of rows o.
         layout: scan.
         g: float64 [groups, rows of one], of mean 1: what the outputs of the rows count for; None where all count alike.
+        full: float64 [rows, rows]: G of one group, with the diagonal g; None where only that is known, or worth it.
     """
 
     w: Array
     a: Array
     layout: Layout
     g: Array | None = None
+    full: Array | None = None
 
-    def loss_of_rows(self, error: Array) -> Array:
-        """Give e a e^T of each row, times its g: [groups, rows]."""
-        lost: Array = np.sum((error @ self.a) * error, axis=2)
-        return lost if self.g is None else lost * self.g
+    def through(self, v: Array) -> Array:
+        """Give G V A."""
+        if self.full is not None:
+            return np.asarray(self.full @ (v @ self.a))
+        return np.asarray(v @ self.a if self.g is None else self.g[:, :, None] * (v @ self.a))
 
     def of_rows(self, rows: NDArray[np.intp]) -> "Matrix":
-        """Keep some rows of each group; the layout stays."""
-        return replace(self, w=self.w[:, rows], g=None if self.g is None else self.g[:, rows])
+        """Keep some rows of each group, of G the diagonal; the layout stays."""
+        return replace(self, w=self.w[:, rows], g=None if self.g is None else self.g[:, rows], full=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ class Target:
         factor: U, [groups, n, n].
         rows: diagonal of V, [groups, rows]; of all rows, also where only some are to be quantised.
         size: mean square of a whitened weight of each of them, before the ridge.
+        down: V, [rows, rows]; None where it is diagonal, or near enough.
+        more: what the rows above add to the variance of a row's noise, in that noise, [rows]; with `down` only.
     """
 
     mu: Array
@@ -75,6 +81,8 @@ class Target:
     factor: Array
     rows: Array
     size: Array
+    down: Array | None = None
+    more: Array | None = None
 
 
 def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
@@ -84,7 +92,7 @@ def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
         return None
     layout = Layout.down(w.shape)
     order = column_order(layout)
-    factor, g = stat.weight, None
+    factor, g, full = stat.weight, None, None
     if stat.outputs is not None:
         diagonal = stat.outputs if stat.outputs.ndim == 1 else np.diagonal(stat.outputs)
         mean = float(np.mean(diagonal))
@@ -92,6 +100,8 @@ def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
             return None
         factor *= mean
         g = np.maximum(diagonal / mean, LEAST).reshape(a.shape[0], -1) if np.ptp(diagonal) else None
+        if stat.outputs.ndim == 2 and len(a) == 1 and len(diagonal) > 1:
+            full = stat.outputs / mean
         if g is not None and g.shape[1] == 1:  # a row for itself: what it counts for is part of its A
             a, g = a * g[:, :, None], None
     rows = w.reshape(w.shape[0], -1)[:, order].astype(np.float64)
@@ -99,7 +109,12 @@ def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
     traces = np.trace(moments, axis1=1, axis2=2)
     if not (np.isfinite(moments).all() and traces.min() > 0):
         return None
-    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout, g)
+    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout, g, full)
+
+
+def _upper(a: Array) -> Array:
+    """Upper triangular U of A = U U^T."""
+    return np.asarray(np.linalg.cholesky(a[..., ::-1, ::-1])[..., ::-1, ::-1], np.float64)
 
 
 def column_order(layout: Layout) -> NDArray[np.intp]:
@@ -115,13 +130,14 @@ class Spectrum:
         matrix: weights and moments.
         values: eigenvalues a_j, [groups, n].
         basis: eigenvectors, [groups, n, n].
-        along: w in that basis, [groups, rows, n].
-        weights: g_i, [groups, rows].
-        size: mean of a_j w_ij^2 in each row, [groups, rows].
+        along: w in that basis, and where G is full in that of its eigenvectors, [groups, rows, n].
+        weights: g_i, [groups, rows]: the diagonal of G or its eigenvalues.
+        size: mean of a_j w_ij^2 in each row as stored, [groups, rows].
         bins: the different g of all groups, coarsely, [bins].
         bin_of: of each row, [groups, rows].
         counts: rows in each bin, [groups, bins].
         energy: sums of squares of `along` over the rows of a bin, [groups, bins, n].
+        rows: eigenvectors of G, [rows, rows], if it is full.
     """
 
     matrix: Matrix
@@ -134,6 +150,7 @@ class Spectrum:
     bin_of: NDArray[np.intp]
     counts: Array
     energy: Array
+    rows: Array | None = None
 
     @classmethod
     def of(cls, matrix: Matrix) -> "Spectrum":
@@ -141,17 +158,20 @@ class Spectrum:
         values, basis = np.linalg.eigh(matrix.a)
         along = matrix.w @ basis
         groups, height, n = matrix.w.shape
-        weights = np.ones((groups, height)) if matrix.g is None else matrix.g
+        values = np.maximum(values, 0.0)
+        size = np.einsum("grj,grj,gj->gr", along, along, values) / n
+        weights, rows = np.ones((groups, height)) if matrix.g is None else matrix.g, None
+        if matrix.full is not None:
+            found, rows = np.linalg.eigh(matrix.full)
+            weights, along = np.maximum(found, LEAST)[None], rows.T @ along
         level, at = np.unique(np.rint(BINS * np.log2(weights)), return_inverse=True)
         at = at.reshape(groups, height)
         counts, energy = np.zeros((groups, level.size)), np.zeros((groups, level.size, n))
         for g in range(groups):
             np.add.at(counts[g], at[g], 1)
             np.add.at(energy[g], at[g], np.square(along[g]))
-        values = np.maximum(values, 0.0)
-        size = np.einsum("grj,grj,gj->gr", along, along, values) / n
         bins = np.bincount(at.reshape(-1), weights.reshape(-1)) / counts.sum(axis=0)
-        return cls(matrix, values, basis, along, weights, size, bins, at, counts, energy)
+        return cls(matrix, values, basis, along, weights, size, bins, at, counts, energy, rows)
 
     def _products(self) -> Array:
         """Eigenvalues g_i a_j by bin: [groups, bins, n]."""
@@ -196,15 +216,26 @@ class Spectrum:
         """
         ridge = self.ridge(theta)
         scale, gamma, mu = self._nearest(ridge)
-        along, weights = self._of_rows(rows)
+        along, weights = self._of_rows(rows if self.rows is None else None)
         kept = weights[:, :, None] * self.values[:, None]
         kept /= kept + ridge[:, None, None]
         kept *= along
         ridged = self.matrix.a + mu[:, None, None] * np.eye(self.values.shape[1])
-        factor = np.linalg.cholesky(ridged[:, ::-1, ::-1])[:, ::-1, ::-1]
-        square = scale[:, None] * (self.weights + gamma[:, None])
         shrunk = kept @ np.swapaxes(self.basis, 1, 2)
-        return Target(ridge, shrunk, np.asarray(factor, np.float64), np.sqrt(square), square * self.size)
+        if self.rows is None:
+            square = scale[:, None] * (self.weights + gamma[:, None])
+            return Target(ridge, shrunk, _upper(ridged), np.sqrt(square), square * self.size)
+        shrunk = (self.rows if rows is None else self.rows[rows]) @ shrunk
+        values = scale[0] * (self.weights[0] + gamma[0])
+        diagonal = np.square(self.rows) @ values
+        down = more = None
+        if 0.5 * float(np.mean(np.log2(diagonal)) - np.mean(np.log2(values))) > LISTED_BITS:
+            down = _upper((self.rows * values) @ self.rows.T)
+            inverse = np.square(self.rows) @ (1 / values)
+            diagonal = np.square(np.diagonal(down))
+            more = np.maximum(inverse * diagonal - 1, 0.0)
+        square = diagonal[None]
+        return Target(ridge, shrunk, _upper(ridged), np.sqrt(square), square * self.size, down, more)
 
     def expected(self, theta: float, rows: NDArray[np.intp] | None = None) -> Array:
         """Loss of some rows that the channel expects, twice: [groups, rows]."""
@@ -223,8 +254,15 @@ class Spectrum:
         bins = np.broadcast_to(self.bins, self.counts.shape)
         return float(np.sum(left * self.energy) + np.sum(self.counts * self._noise(theta, ridge, bins)))
 
+    def expected_apart(self, theta: float, found: Target, rows: NDArray[np.intp]) -> float:
+        """Loss of some rows that the channel expects, twice, were each measured by V_ii^2 alone."""
+        _, _, mu = self._nearest(found.mu)
+        bias = self.matrix.w[:, rows] - found.shrunk
+        lost = np.sum((bias @ self.matrix.a) * bias, axis=2) * np.square(found.rows[:, rows])
+        return float(np.sum(lost)) + theta * rows.size * float(np.sum(self.values / (self.values + mu[:, None])))
+
     def rates(self, theta: float) -> Array:
-        """Bits of each row that the channel expects: [groups, rows]."""
+        """Bits of each row, or eigenvector of G, that the channel expects: [groups, rows]."""
         snr = self.values[:, None] / self.ridge(theta)[:, None, None]
         by_bin = 0.5 * np.sum(np.log2(1 + self.bins[:, None] * snr), axis=2)
         return np.stack([bits[at] for bits, at in zip(by_bin, self.bin_of, strict=True)])

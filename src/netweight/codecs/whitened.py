@@ -79,7 +79,11 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
     rho = found.mu[:, None] / np.square(diagonal)
     tilt = 1 / np.square(found.rows.reshape(whole)[slice(None) if rows is None else rows])
     parts = [np.ascontiguousarray(a, np.float32) for a in (x, m, rho, tilt)]
-    problem = Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN)
+    down = None
+    if found.down is not None:
+        own = np.ones(count) if by_row is None else factors(by_row)
+        down = np.ascontiguousarray(np.triu(found.down * own[:, None] / (own * np.diagonal(found.down)), 1), np.float32)
+    problem = Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN, down)
     return Prepared(problem, unit, steps)
 
 
@@ -95,7 +99,7 @@ def _steps(row: Int16 | None, column: Int16 | None) -> Array:
 
 def gain(matrix: Matrix, v: Array) -> float:
     """Give the factor alpha with tr(G alpha V A (W - alpha V)^T) = 0; 0 where V is 0."""
-    through = v @ matrix.a if matrix.g is None else matrix.g[:, :, None] * (v @ matrix.a)
+    through = matrix.through(v)
     square = float(np.sum(through * v))
     return float(np.sum(through * matrix.w)) / square if square > 0 else 0.0
 
