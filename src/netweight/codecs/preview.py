@@ -14,7 +14,7 @@ from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.lattice import Grid, code_bits
 from netweight.codecs.probe import ALIVE, CHUNK_BITS, ENTRY_BITS, POOLED, TABLE_NUMBER_BITS
 from netweight.codecs.ridge import Array, Matrix, Spectrum, Target
-from netweight.codecs.successive import first_rates, learnt_rates, quantise, spread
+from netweight.codecs.successive import FEW, SURVIVORS, first_rates, learnt_rates, quantise, spread
 from netweight.codecs.whitened import FAR, gain, prepare, theta_of, weights_of
 from netweight.entropy.layout import Levels
 from netweight.entropy.stream import model_of
@@ -88,8 +88,8 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     if float(np.abs(problem.x).max()) >= FAR:
         return None
     rates = first_rates(grid, problem.layout)
-    for _ in range(2):
-        found = quantise(problem, grid, rates)
+    for survivors in (FEW, SURVIVORS):
+        found = quantise(problem, grid, rates, survivors)
         rates = learnt_rates(found.counts, grid, problem.layout)
     v = weights_of(found, ready).reshape(some.w.shape)
     error = some.w - gain(some, v) * v
@@ -101,8 +101,8 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
         sampled = float(bits_of[:, rows].sum())
         more = float(bits_of.sum()) / sampled if sampled > 0 else grown  # all of it may be below the water
     if grid.bits:
-        share = START_ROWS * min(max(2.5 * _rate(found.counts) - 1.5, 0.0), 1.0)
-        loss *= (1 + share / matrix.layout.rows) / (1 + share / problem.layout.rows)
+        begun = START_ROWS * min(max(2.5 * _rate(found.counts) - 1.5, 0.0), 1.0)
+        loss *= (1 + begun / matrix.layout.rows) / (1 + begun / problem.layout.rows)
     entropy, numbers = code_bits(found.counts, model_of(grid.bits, problem.layout.plane > 0))
     bits = entropy * more + _overhead_bits(problem.levels, matrix.w.size, grown, numbers, entropy * more)
     alive = bool(np.count_nonzero(found.k) > ALIVE * found.k.size)
