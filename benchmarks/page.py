@@ -163,12 +163,13 @@ def _gap(section: _Section) -> str:
 
 
 def _speed(section: _Section) -> str:
+    keys = ("weights_per_s", "weights_per_cpu_s", "warm_weights_per_s", "warm_weights_per_cpu_s")
     rows = [
         [r["coder"], f"{r['asked_bits']:g}" if "asked_bits" in r else "", f"{r['bytes']:,}" if "bytes" in r else "",
-         f"{r['weights_per_s'] / 1e6:,.1f}", f"{r['weights_per_cpu_s'] / 1e6:,.1f}" if "weights_per_cpu_s" in r else ""]
+         *(f"{r[key] / 1e6:,.1f}" if key in r else "" for key in keys)]
         for r in section["records"]
     ]  # fmt: skip
-    head = ("coder", "about bits/weight", "bytes", "M weights/s, wall", "M weights/s, CPU")
+    head = ("coder", "about bits/weight", "bytes", "M weights/s, wall", "CPU", "into arrays there, wall", "CPU")
     return "\n\n".join([_SPEED, _stamp(section), _table(head, rows)])
 
 

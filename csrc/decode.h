@@ -315,45 +315,77 @@ static int decode_segment(reader *d, int lanes, const uint32_t *tables, const mo
     return 0;
 }
 
-static void decode_chunk(chunk *c, int lanes, const uint32_t *tables, const model *q, int widest) {
+/* A chunk on its way: symbol i of a segment comes next. */
+typedef struct {
+    chunk *c; /* NULL: none, or done */
     reader d;
-    c->used = -1;
-    if (!starts(&d, c, lanes)) return;
-    for (int64_t j = 0; j < c->count; j++) {
-        uint8_t state[LANES] = {0};
-        if (decode_segment(&d, lanes, tables, q, c->segs + j, state, 0, widest)) return;
+    int64_t segment, i, known; /* classes are at hand up to symbol `known` */
+    const uint8_t *cls;        /* of symbol i and those that follow */
+    uint8_t state[LANES], room[AT_HAND];
+} turn;
+
+static void take_turn(turn *t, chunk *c, int lanes) {
+    t->c = starts(&t->d, c, lanes) ? c : NULL;
+    t->segment = t->i = t->known = 0;
+    memset(t->state, 0, LANES);
+}
+
+/* The rest of the segment at hand, and on to the next, where there is one. */
+static void finish_segment(turn *t, int lanes, const uint32_t *tables, const model *q, int widest) {
+    chunk *c = t->c;
+    if (t->segment < c->count && decode_segment(&t->d, lanes, tables, q, c->segs + t->segment, t->state, t->i, widest)) {
+        t->c = NULL;
+        return;
     }
-    c->used = ends(&d, c, lanes);
+    t->segment++, t->i = t->known = 0;
+    memset(t->state, 0, LANES);
+    if (t->segment < c->count) return;
+    c->used = ends(&t->d, c, lanes);
+    t->c = NULL;
 }
 
 #ifdef X86
-/* Whether wide_two can take both. */
-static int alike(const chunk *a, const chunk *b, const model *q) {
-    if (a->count != 1 || b->count != 1 || q->levels > 1 || a->size < 4 * LANES || b->size < 4 * LANES) return 0;
-    const segment *s = a->segs, *t = b->segs;
-    return kind_of(s) == kind_of(t) && !s->scaled != !s->out && !t->scaled != !t->out;
+/* Symbols of whole groups whose classes are at hand, for wide_two; 0 where the segment, or its chunk, has to be finished without. */
+static int64_t at_hand(turn *t) {
+    if (t->segment >= t->c->count || t->d.end - t->d.at < 64) return 0;
+    const segment *s = t->c->segs + t->segment;
+    if (t->i == t->known && t->i < s->n) {
+        t->known = s->n - t->i < AT_HAND ? s->n : t->i + AT_HAND;
+        t->cls = classes_from(s, t->i, t->known - t->i, t->room);
+        if (!t->cls) t->cls = ZEROS;
+    }
+    return !s->scaled != !s->out ? (t->known - t->i) / LANES * LANES : 0;
 }
 
-static void decode_two(chunk *c, const uint32_t *tables, const model *q) {
-    reader d[2];
-    uint8_t state[2][LANES] = {{0}}, room[2][AT_HAND];
-    segment *const s[2] = {c[0].segs, c[1].segs};
-    reader *const both[2] = {d, d + 1};
-    const int64_t n = (s[0]->n < s[1]->n ? s[0]->n : s[1]->n) / LANES * LANES;
-    int64_t i = 0;
-    for (int h = 0; h < 2; h++) starts(d + h, c + h, LANES);
-    for (int64_t to = 0; i < n && i == to;) {
-        to = n - i < AT_HAND ? n : i + AT_HAND;
-        const uint8_t *cls[2];
-        for (int h = 0; h < 2; h++) {
-            cls[h] = classes_from(s[h], i, to - i, room[h]);
-            if (!cls[h]) cls[h] = ZEROS;
+/* Chunks two by two; when one is done the next takes its place. */
+static void decode_in_turns(chunk *chunks, int64_t count, const uint32_t *tables, const model *q) {
+    turn t[2];
+    int64_t next = 0;
+    t[0].c = t[1].c = NULL;
+    for (;;) {
+        for (int h = 0; h < 2; h++) while (!t[h].c && next < count) take_turn(t + h, chunks + next++, LANES);
+        if (!t[0].c && !t[1].c) return;
+        const int64_t m[2] = {t[0].c ? at_hand(t) : 0, t[1].c ? at_hand(t + 1) : 0};
+        if (m[0] && m[1] && kind_of(t[0].c->segs + t[0].segment) == kind_of(t[1].c->segs + t[1].segment)) {
+            reader *const d[2] = {&t[0].d, &t[1].d};
+            segment *const s[2] = {t[0].c->segs + t[0].segment, t[1].c->segs + t[1].segment};
+            uint8_t *const state[2] = {t[0].state, t[1].state};
+            const uint8_t *const cls[2] = {t[0].cls, t[1].cls};
+            const int64_t i[2] = {t[0].i, t[1].i};
+            const int64_t done = wide_two(d, tables, q, s, state, cls, i, m[0] < m[1] ? m[0] : m[1]);
+            for (int h = 0; h < 2; h++) t[h].i += done, t[h].cls += done;
+        } else {
+            const int h = !t[0].c || (t[1].c && m[0] && !m[1]);
+            finish_segment(t + h, LANES, tables, q, WITH_AVX512);
         }
-        i = wide_two(both, tables, q, s, state, cls, i, to);
     }
-    for (int h = 0; h < 2; h++) c[h].used = decode_segment(d + h, LANES, tables, q, s[h], state[h], i, WITH_AVX512) ? -1 : ends(d + h, c + h, LANES);
 }
 #endif
+
+static void decode_alone(chunk *c, int lanes, const uint32_t *tables, const model *q, int widest) {
+    turn t;
+    for (take_turn(&t, c, lanes); t.c;) finish_segment(&t, lanes, tables, q, widest);
+}
 
 static int64_t checksum(const chunk *c) {
     uint32_t plain = 0, weighted = 0, at = 0;
@@ -381,15 +413,11 @@ API int64_t nw_decode(chunk *chunks, int64_t count, int64_t lanes, const uint32_
         for (int64_t k = 0; k < chunks[j].count; k++) chunks[j].segs[k].plain = chunks[j].segs[k].weighted = 0, chunks[j].segs[k].beyond = 0;
     }
     if (lanes < 1 || lanes > LANES) return path;
-    for (int64_t j = 0; j < count; j++) {
 #ifdef X86
-        if (path == WITH_AVX512 && lanes == LANES && j + 1 < count && alike(chunks + j, chunks + j + 1, q)) {
-            decode_two(chunks + j++, tables, q);
-            continue;
-        }
+    if (path == WITH_AVX512 && lanes == LANES && q->levels == 1 && count > 1) decode_in_turns(chunks, count, tables, q);
+    else
 #endif
-        decode_chunk(chunks + j, (int)lanes, tables, q, (int)path);
-    }
+        for (int64_t j = 0; j < count; j++) decode_alone(chunks + j, (int)lanes, tables, q, (int)path);
     for (int64_t j = 0; j < count; j++) if (chunks[j].used >= 0) chunks[j].checksum = checksum(chunks + j);
     return path;
 }
@@ -409,7 +437,7 @@ static int read_signed(const uint8_t **at, const uint8_t *end, int64_t *value) {
     return 0;
 }
 
-enum { FEW = 256, LARGEST_ESCAPE = 1 << 22 };
+enum { BATCH = 16, FEW = 256, LARGEST_ESCAPE = 1 << 22 };
 
 /* Put what is escaped where its multiples belong; 0 unless it fits its places and ends with the chunk. */
 static int patch(const chunk *c, const model *q, int escapes) {
@@ -431,16 +459,15 @@ static int patch(const chunk *c, const model *q, int escapes) {
  * without fine indices; `escapes`: values follow for them. Returns 0, or 1 where anything is unusual; then nw_decode has to find out what. */
 API int64_t nw_decode_tensors(const uint8_t *data, const int64_t (*where)[3], int64_t count, const int64_t (*piece)[3], const segment *tensors, const uint32_t *tables,
                               const model *q, int64_t widest, int64_t escapes, int64_t *checksums) {
-    int64_t place[2][FEW], most = 1;
-    int16_t held[2][FEW];
+    int64_t place[BATCH][FEW], most = 1, unusual = 0;
+    int16_t held[BATCH][FEW];
     for (int64_t j = 0; j < count; j++) if (where[j][2] > most) most = where[j][2];
-    segment *segs = malloc(2 * (size_t)most * sizeof *segs);
+    segment *segs = malloc(BATCH * (size_t)most * sizeof *segs);
     if (!segs) return 1;
-    int64_t unusual = 0;
-    for (int64_t j = 0; j < count && !unusual; j += 2) {
-        chunk c[2];
-        const int two = j + 1 < count ? 2 : 1;
-        for (int h = 0; h < two; h++) {
+    for (int64_t j = 0; j < count && !unusual; j += BATCH) {
+        chunk c[BATCH];
+        const int size = count - j < BATCH ? (int)(count - j) : BATCH;
+        for (int h = 0; h < size; h++) {
             const int64_t *w = where[j + h];
             segment *s = segs + h * most;
             c[h] = (chunk){.bytes = data + w[0], .size = w[1], .segs = s, .count = w[2], .place = place[h], .held = held[h], .room = FEW};
@@ -449,8 +476,8 @@ API int64_t nw_decode_tensors(const uint8_t *data, const int64_t (*where)[3], in
                 s->start = (*piece)[1], s->n = (*piece)[2], s->scaled += (*piece)[1];
             }
         }
-        nw_decode(c, two, LANES, tables, q, widest);
-        for (int h = 0; h < two; h++) {
+        nw_decode(c, size, LANES, tables, q, widest);
+        for (int h = 0; h < size; h++) {
             int64_t beyond = 0;
             for (int64_t k = 0; k < c[h].count; k++) beyond += c[h].segs[k].beyond;
             checksums[j + h] = c[h].checksum;

@@ -155,31 +155,33 @@ run_one(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *
     return i;
 }
 
-/* The same for segments of two chunks, group by group. */
+/* The same for segments of two chunks, group by group: n symbols of each, from symbol i[0] of one and i[1] of the other on. Returns how many
+ * were done. */
 WIDE static inline __attribute__((always_inline)) int64_t
-run_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t (*state)[LANES], const uint8_t *const cls[2], int64_t i, int64_t to,
+run_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t *const state[2], const uint8_t *const cls[2], const int64_t i[2], int64_t n,
         const int trellis, const int kind) {
     uint32_t slot[LANES] __attribute__((aligned(64))), other[LANES] __attribute__((aligned(64)));
     const __m512 factor = _mm512_set1_ps(s[0]->factor), second = _mm512_set1_ps(s[1]->factor);
     const uint8_t *class0 = cls[0], *class1 = cls[1];
-    const int64_t from = i;
+    const int64_t i0 = i[0], i1 = i[1];
+    int64_t done = 0;
     wide a, b;
-    begin(&a, d[0], s[0], state[0], i, kind);
-    begin(&b, d[1], s[1], state[1], i, kind);
-    for (; i + LANES <= to && d[0]->end - a.at >= 64 && d[1]->end - b.at >= 64; i += LANES, class0 += LANES, class1 += LANES) {
-        _mm512_store_si512(slot, slots16(a.x0, a.t0, class0, trellis));
-        _mm512_store_si512(slot + 16, slots16(a.x1, a.t1, class0 + 16, trellis));
-        _mm512_store_si512(other, slots16(b.x0, b.t0, class1, trellis));
-        _mm512_store_si512(other + 16, slots16(b.x1, b.t1, class1 + 16, trellis));
+    begin(&a, d[0], s[0], state[0], i0, kind);
+    begin(&b, d[1], s[1], state[1], i1, kind);
+    for (; done + LANES <= n && d[0]->end - a.at >= 64 && d[1]->end - b.at >= 64; done += LANES) {
+        _mm512_store_si512(slot, slots16(a.x0, a.t0, class0 + done, trellis));
+        _mm512_store_si512(slot + 16, slots16(a.x1, a.t1, class0 + done + 16, trellis));
+        _mm512_store_si512(other, slots16(b.x0, b.t0, class1 + done, trellis));
+        _mm512_store_si512(other + 16, slots16(b.x1, b.t1, class1 + done + 16, trellis));
         __asm__ volatile("" : : "r"(slot), "r"(other) : "memory");
         __m512i e0 = look_up16(tables, slot), e1 = look_up16(tables, slot + 16);
-        take32(&a, d[0], s[0], q, i, e0, e1, factor, trellis, kind);
+        take32(&a, d[0], s[0], q, i0 + done, e0, e1, factor, trellis, kind);
         __m512i f0 = look_up16(tables, other), f1 = look_up16(tables, other + 16);
-        take32(&b, d[1], s[1], q, i, f0, f1, second, trellis, kind);
+        take32(&b, d[1], s[1], q, i1 + done, f0, f1, second, trellis, kind);
     }
-    leave(&a, d[0], s[0], state[0], from, (i - from) / LANES, kind);
-    leave(&b, d[1], s[1], state[1], from, (i - from) / LANES, kind);
-    return i;
+    leave(&a, d[0], s[0], state[0], i0, done / LANES, kind);
+    leave(&b, d[1], s[1], state[1], i1, done / LANES, kind);
+    return done;
 }
 
 static int kind_of(const segment *s) { return s->scaled ? s->around && (uintptr_t)s->scaled % sizeof(float) == 0 ? AROUND_CACHES : TO_FLOATS : TO_INTEGERS; }
@@ -194,14 +196,14 @@ WIDE static int64_t one_as(int kind, reader *d, const uint32_t *tables, const mo
     return kind == TO_FLOATS ? run_one(d, tables, q, s, state, cls, i, to, 0, TO_FLOATS) : run_one(d, tables, q, s, state, cls, i, to, 0, TO_INTEGERS);
 }
 
-WIDE static int64_t two_as(int kind, reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t (*state)[LANES],
-                           const uint8_t *const cls[2], int64_t i, int64_t to) {
+WIDE static int64_t two_as(int kind, reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t *const state[2],
+                           const uint8_t *const cls[2], const int64_t i[2], int64_t n) {
     if (q->codebooks == 2) {
-        if (kind == AROUND_CACHES) return run_two(d, tables, q, s, state, cls, i, to, 1, AROUND_CACHES);
-        return kind == TO_FLOATS ? run_two(d, tables, q, s, state, cls, i, to, 1, TO_FLOATS) : run_two(d, tables, q, s, state, cls, i, to, 1, TO_INTEGERS);
+        if (kind == AROUND_CACHES) return run_two(d, tables, q, s, state, cls, i, n, 1, AROUND_CACHES);
+        return kind == TO_FLOATS ? run_two(d, tables, q, s, state, cls, i, n, 1, TO_FLOATS) : run_two(d, tables, q, s, state, cls, i, n, 1, TO_INTEGERS);
     }
-    if (kind == AROUND_CACHES) return run_two(d, tables, q, s, state, cls, i, to, 0, AROUND_CACHES);
-    return kind == TO_FLOATS ? run_two(d, tables, q, s, state, cls, i, to, 0, TO_FLOATS) : run_two(d, tables, q, s, state, cls, i, to, 0, TO_INTEGERS);
+    if (kind == AROUND_CACHES) return run_two(d, tables, q, s, state, cls, i, n, 0, AROUND_CACHES);
+    return kind == TO_FLOATS ? run_two(d, tables, q, s, state, cls, i, n, 0, TO_FLOATS) : run_two(d, tables, q, s, state, cls, i, n, 0, TO_INTEGERS);
 }
 
 /* What goes around the caches is written line by line, and in the first line there may be values that are not the segment's: so its first group
@@ -213,11 +215,12 @@ WIDE static int64_t wide_one(reader *d, const uint32_t *tables, const model *q, 
     return i < LANES ? i : one_as(kind, d, tables, q, s, state, cls + LANES, i, to);
 }
 
-WIDE static int64_t wide_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t (*state)[LANES], const uint8_t *const cls[2],
-                             int64_t i, int64_t to) {
+WIDE static int64_t wide_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t *const state[2],
+                             const uint8_t *const cls[2], const int64_t i[2], int64_t n) {
     const int kind = kind_of(s[0]);
+    if (kind != AROUND_CACHES || (i[0] && i[1])) return two_as(kind, d, tables, q, s, state, cls, i, n);
+    if (two_as(TO_FLOATS, d, tables, q, s, state, cls, i, n < LANES ? n : LANES) < LANES) return 0;
     const uint8_t *const rest[2] = {cls[0] + LANES, cls[1] + LANES};
-    if (kind != AROUND_CACHES || i) return two_as(kind, d, tables, q, s, state, cls, i, to);
-    i = two_as(TO_FLOATS, d, tables, q, s, state, cls, 0, to < LANES ? to : LANES);
-    return i < LANES ? i : two_as(kind, d, tables, q, s, state, rest, i, to);
+    const int64_t on[2] = {i[0] + LANES, i[1] + LANES};
+    return LANES + two_as(kind, d, tables, q, s, state, rest, on, n - LANES);
 }

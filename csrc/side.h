@@ -72,17 +72,23 @@ API int64_t nw_short_stream(const uint8_t *bytes, int64_t size, int64_t n, int64
 }
 
 /* Frequencies of tables of the values low .. high = range[t], none where high is below low, from their levels in eighths of an octave, those
- * of a symmetric table from 0 to high; `escapes` gives both escapes of each table a weight of 1. */
-API void nw_tables(const int32_t (*range)[2], const uint8_t *symmetric, int64_t tables, const int32_t *level, int64_t escapes, uint16_t *freq) {
+ * of a symmetric table from 0 to high; `escapes` gives both escapes of each table a weight of 1. Returns 0, or 1 unless ranges are within
+ * -128 .. 127, those of symmetric tables symmetric, levels within 0 .. 96 and as many as it takes. */
+API int64_t nw_tables(const int32_t (*range)[2], const uint8_t *symmetric, int64_t tables, const int32_t *level, int64_t levels, int64_t escapes, uint16_t *freq) {
     static const int64_t EIGHTHS[8] = {1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878};
     for (int64_t t = 0; t < tables; t++) {
         int64_t weights[256] = {0};
-        const int32_t low = range[t][0], high = range[t][1];
-        for (int32_t v = symmetric[t] && low <= high ? 0 : low; v <= high; v++, level++) {
-            weights[CENTRE + v] = EIGHTHS[*level % 8] << *level / 8;
-            if (symmetric[t]) weights[CENTRE - v] = weights[CENTRE + v];
+        const int32_t low = range[t][0], high = range[t][1], first = symmetric[t] ? 0 : low;
+        if (low <= high) {
+            if (low < -CENTRE || high >= CENTRE || (symmetric[t] && low != -high) || high - first >= levels) return 1;
+            for (int32_t v = first; v <= high; v++, level++, levels--) {
+                if (*level < 0 || *level > 96) return 1;
+                weights[CENTRE + v] = EIGHTHS[*level % 8] << *level / 8;
+                if (symmetric[t]) weights[CENTRE - v] = weights[CENTRE + v];
+            }
+            if (escapes) weights[0] = weights[255] = 1;
         }
-        if (escapes && low <= high) weights[0] = weights[255] = 1;
         normalise(weights, 256, freq + 256 * t);
     }
+    return levels != 0;
 }

@@ -127,8 +127,19 @@ class TestVerdicts:
             records.append({"coder": "NNCodec", "asked_bits": bits, "weights_per_s": 15e6})
         results = {"speed": section(*records)}
         assert outcome(results, "uniform decodes at 20 %") == "FAIL"
+        assert outcome(results, "... into new arrays") == "NOT MEASURED"
         assert outcome(results, "uniform decodes at 20x") == "PASS"
         assert outcome(results, "trellis") == "NOT MEASURED"
+
+    def test_speed_of_like_against_like(self):
+        records = [
+            {"coder": f"limit, {kind} memory", "weights_per_s": s} for kind, s in (("warm", 5e9), ("fresh", 2e9))
+        ]
+        speeds = {"weights_per_s": 0.39e9, "weights_per_cpu_s": 0.41e9, "warm_weights_per_cpu_s": 0.99e9}
+        records.append({"coder": "uniform", "asked_bits": 3.0, **speeds})
+        results = {"speed": section(*records)}
+        assert outcome(results, "uniform decodes at 20 %") == "FAIL"
+        assert outcome(results, "... into new arrays") == "PASS"
 
     def test_encode(self):
         own = {"coder": "netweight", "asked_bits": 3.0, "wall_s": 5.0, "peak_bytes": 310, "input_bytes": 100}

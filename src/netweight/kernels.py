@@ -186,12 +186,9 @@ def frequencies(ranges: Int32, symmetric: NDArray[np.bool_], level: Int32, escap
     """
     if LIBRARY is None:
         return None
-    low, high = ranges.T
-    full = low <= high
-    needed = int((high + 1 - np.where(symmetric, 0, low))[full].sum())
-    if needed != level.size or (full & ((low < -128) | (high > 127) | (symmetric & (low != -high)))).any():
-        raise ValueError(f"{level.size} levels for ranges that need {needed}")
     freq = np.empty((len(ranges), 256), np.uint16)
     ranges, level = np.ascontiguousarray(ranges, np.int32), np.ascontiguousarray(level, np.int32)
-    call("nw_tables", ranges, symmetric.astype(np.uint8), len(ranges), level, int(escapes), freq)
+    sides = np.ascontiguousarray(symmetric, np.bool_)
+    if call("nw_tables", ranges, sides, len(ranges), level, level.size, int(escapes), freq):
+        raise ValueError(f"{level.size} levels do not fit {len(ranges)} ranges")
     return freq

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -131,8 +132,9 @@ class Opened:
             count = reader.varint()
             if count > LARGEST_REALS:
                 raise damaged(f"{count} real numbers {name!r}")
-            reals[name] = np.frombuffer(reader.take(4 * count), "<f4").astype(np.float32)
-            if not np.isfinite(reals[name]).all():
+            data = reader.take(4 * count)
+            reals[name] = np.frombuffer(data, "<f4").astype(np.float32)
+            if not (isfinite(struct.unpack("<f", data)[0]) if count == 1 else np.isfinite(reals[name]).all()):
                 raise damaged(f"a real number {name!r} is not finite")
         return Parts({}, reals, dict(zip(codec.params, params, strict=True)))
 
