@@ -41,15 +41,15 @@ from .tasks.core import Task, outputs
 __all__ = ["measure"]
 
 BITS: Final[dict[str, Sequence[float]]] = {
-    "lenet5": (0.5, 0.7, 1.0, 1.4),
-    "resnet20": (2.0, 2.5, 3.0, 3.6, 4.2),
-    "resnet32": (2.0, 2.5, 3.0, 3.6, 4.2),
+    "lenet5": (0.14, 0.2, 0.3, 0.5, 0.9),
+    "resnet20": (1.35, 1.7, 2.2),
+    "resnet32": (1.2, 1.5, 1.9),
     "mobilenet_v2": (2.8, 3.2, 3.8),
     "minilm": (1.6, 2.0, 2.6, 3.2),
-    "stories260k": (2.2, 2.8, 3.4, 4.0),
+    "stories260k": (3.4, 3.9, 4.4),
 }
 QPS: Final[Mapping[str, Sequence[int]]] = {
-    "lenet5": (-20, -16, -12, -8),
+    "lenet5": (-20, -18, -16, -15, -14, -13),
     "resnet20": (-28, -26, -24, -22, -20),
     "resnet32": (-28, -26, -24, -22, -20),
     "mobilenet_v2": (-32, -30, -28),
@@ -158,7 +158,7 @@ def _nncodec(found: Task, judge: _Judge) -> Iterator[dict[str, Any]]:
 
 def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge) -> Iterator[dict[str, Any]]:
     for bits in BITS[found.key]:
-        done = rival.code(rival.level_of(bits * weights))
+        done = rival.code_to(bits * weights)
         yield {"bytes": done.bits / 8, **judge(done.tensors)}
 
 

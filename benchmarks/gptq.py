@@ -26,6 +26,8 @@ VECTOR_BITS: Final = 8
 STEP_BITS: Final = 32
 DAMPING: Final = 0.01
 BLOCK: Final = 64
+TRIES: Final = 6
+CLOSE: Final = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,18 @@ class Gptq:
             tensors[name] = back.reshape(self.shapes[name]).astype(np.float32)
         return Quantised(tensors, bits)
 
+    def code_to(self, bits: float) -> Quantised:
+        """Quantise at a level that takes about so many bits; feedback takes more than plain rounding at low rates."""
+        aim = bits
+        for _ in range(TRIES):
+            done = self.code(self.level_of(aim))
+            if abs(done.bits / bits - 1) < CLOSE:
+                break
+            aim = max(self.fixed_bits + 1, aim * bits / done.bits)
+        return done
+
     def level_of(self, bits: float) -> float:
-        """Level at which plain rounding would take so many bits: feedback takes nearly as many."""
+        """Level at which plain rounding would take so many bits."""
         low, high = -40.0, 40.0
         for _ in range(24):
             middle = (low + high) / 2

@@ -110,3 +110,11 @@ def test_the_page_shows_every_file():
     )
     assert "netweight|2.500|-|-|3.000 (+0.00)" in page
     assert page.count("NNCodec|") == 3
+
+
+@pytest.mark.parametrize("bits", [0.4, 1.0, 3.0])
+def test_gptq_finds_the_level_of_a_rate(bits):
+    """At low rates errors that are moved on make entries that plain rounding would not: more bits than it takes."""
+    w = np.random.default_rng(4).normal(size=(64, 48)).astype(np.float32)
+    rival = Gptq(open_checkpoint({"w": w}), {"w": Stat(inputs=correlated(48)[None])})
+    assert rival.code_to(bits * w.size).bits == pytest.approx(bits * w.size, rel=0.08)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.tasks import task
 from benchmarks.tasks.core import embedding_nats, outputs, softmax_nats
+from benchmarks.tasks.images import _transformed
 
 BASELINES = {"lenet5": 0.9899, "resnet20": 0.9163, "resnet32": 0.9303, "stories260k": 5.083}
 
@@ -47,3 +48,20 @@ def test_divergences():
     assert found.shape == (2,)
     a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
     assert float(embedding_nats(a, b)) == pytest.approx(1 - 0.6)  # of unit vectors: 1 - cosine
+
+
+def test_cifar_images_are_shifted_and_mirrored():
+    images = torch.arange(6 * 3 * 32 * 32, dtype=torch.float32).reshape(6, 3, 32, 32) + 1
+    found = _transformed(images, np.random.default_rng(5))
+    shifts = set()
+    for before, after in zip(images, found, strict=True):
+        inside = after[0][after[0] > 0]
+        assert torch.isin(inside, before[0]).all()  # nothing but its own pixels, and the mean colour, 0
+        rows, columns = (after[0] > 0).any(1).sum(), (after[0] > 0).any(0).sum()
+        assert rows >= 28
+        assert columns >= 28
+        assert inside.numel() == rows * columns
+        shifts.add((int(rows), int(columns), bool(inside[0] > inside[1])))
+    assert len({mirrored for *_, mirrored in shifts}) == 2
+    assert len(shifts) > 3
+    assert torch.equal(found, _transformed(images, np.random.default_rng(5)))
