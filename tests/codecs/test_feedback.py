@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from feedback_layers import layer, middling, moments, sensitivities, there_and_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,37 +29,6 @@ core = pytest.mark.core
 
 CODECS = [pytest.param(Feedback(), id="trellis"), pytest.param(FeedbackScalar(), id="scalar")]
 SHAPES = [(96, 40), (64, 8, 3, 3), (64, 1, 3, 3), (33, 7), (32, 2, 9, 9), (48, 6, 5)]
-
-
-def moments(n: int, groups: int = 1, seed: int = 0) -> np.ndarray:
-    """Second moments of correlated inputs of many sizes."""
-    random = np.random.default_rng(seed)
-    x = random.standard_normal((groups, 3 * n, n)) * np.exp(random.normal(0, 1, (groups, 1, n)))
-    x += np.exp(random.normal(0, 1, (groups, 1, 1))) * random.standard_normal((groups, 3 * n, 1))
-    return np.swapaxes(x, 1, 2) @ x / (3 * n)
-
-
-def layer(shape: tuple[int, ...], groups: int = 1, seed: int = 0) -> tuple[np.ndarray, Stat]:
-    w = np.random.default_rng(seed + 1).standard_normal(shape).astype(np.float32)
-    return w, Stat(2.0, inputs=moments(int(np.prod(shape[1:])), groups, seed))
-
-
-def there_and_back(codec, w, stat, knob):
-    """What comes back from bytes, and how many they are."""
-    parts = codec.encode(w, stat, knob)
-    head, chunks = encode_section([parts.streams["k"]], parts.bits)
-    read = decode_head(head, [codec.layout(w.shape)])
-    fine = [decode_chunk(read, p, c)[0].full() for p, c in zip(read.chunks(), chunks, strict=True)]
-    stream = replace(parts.streams["k"], k=np.zeros(0, np.int16), levels=read.levels[0])
-    back = codec.decode(replace(parts, streams={"k": stream}), {"k": np.concatenate(fine)}, w.shape)
-    return back, len(head) + sum(map(len, chunks)) + 6 * len(chunks) + 19
-
-
-def middling(w, stat) -> float:
-    """A whitened step that gives some two bits a weight."""
-    spectrum = Spectrum.of(matrix_of(w, stat))
-    size = np.mean(np.square(spectrum.along), axis=(1, 2))[:, None] * spectrum.values
-    return float(np.exp(0.5 * np.mean(np.log(size)))) * 0.7
 
 
 # ---- scan
@@ -131,63 +101,6 @@ def test_twins(seed, bits, groups, per_plane, planes, scale, survivors, rows):
                 out += list(path(targets, x, m, down, paid, how, part, some, rate, state))
         found.append([targets, state, *out])
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@pytest.mark.parametrize("bits", [3, 8])
-def test_twins_where_decisions_become_final_on_the_way(bits):
-    """Columns so long that paths leave the list for what they did long ago."""
-    random = np.random.default_rng(bits)
-    rows, n = 256, 32
-    x = random.normal(0, 2, (n, rows)).astype(np.float32)
-    m = np.triu(random.standard_normal((1, n, n)) * 0.2, 1).astype(np.float32)
-    down = np.triu(random.standard_normal((rows, rows)) * 0.1, 1).astype(np.float32)
-    paid = np.full((1, n), 0.1, np.float32), np.ones(rows, np.float32)
-    rate = (random.random((1, 2, 256)) * 500 + 200 * np.abs(np.arange(256) - 128)).astype(np.int32)
-    how = Successive(rows, n, 1, n, rows, 1 << 15, bits, *TAPS[bits], 32)
-    context = np.zeros((2, rows), np.uint16), np.zeros((2, rows), np.uint8)
-    found = []
-    for path in (kernels_feedback.feedback, kernels_numpy_feedback.feedback):
-        targets, state = x.copy(), np.zeros(32, np.uint8)
-        found.append([*path(targets, x, m, down, paid, how, range(2), context, rate, state), targets, state])
-    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
-
-
-@core
-@pytest.mark.parametrize("bits", [0, 3])
-def test_a_column_whose_rows_see_each_other_is_the_best_there_is(bits):
-    """With a list as long as all paths are many; a scalar search takes row after row, and so may miss the best."""
-    random = np.random.default_rng(bits)
-    rows = 4
-    x = random.normal(0, 1.2, (1, rows)).astype(np.float32)
-    rate = (random.random((1, 2 if bits else 1, 256)) * 500 + 300 * np.abs(np.arange(256) - 128)).astype(np.int32)
-    paid = np.full((1, 1), 0.1, np.float32), np.full(rows, 2.0, np.float32)
-    down = np.triu(random.standard_normal((rows, rows)), 1).astype(np.float32)
-    how = Successive(rows, 1, 1, 1, rows if bits else 0, rows, bits, *(TAPS[bits] if bits else (0, 0)), 64)
-    context = np.zeros((1, rows), np.uint16), np.zeros((1, rows), np.uint8)
-    none = np.zeros((1, 1, 1), np.float32)
-    k, _ = kernels_feedback.feedback(
-        x.copy(), x, none, down, paid, how, range(1), context, rate, np.zeros(32, np.uint8)
-    )
-
-    def costs(integers) -> list[float]:
-        total, state, left = [], 0, np.zeros(rows)
-        for o, value in enumerate(integers):
-            book = state & 1 if bits else 0
-            r = 2 * value - book * ((value > 0) - (value < 0)) if bits else value
-            target = float(x[0, o]) + float(left @ down[:, o])
-            left[o] = float(x[0, o]) - r
-            total.append(1024 * ((target - r) ** 2 - 0.2 * (r * r - target * target)) + rate[0, book, value + 128])
-            state = (state >> 1) ^ book * how.tap0 ^ (value & 1) * how.tap1
-        return total
-
-    found = costs(k[0].tolist())
-    if bits:
-        # children are two a path, of each parity the cheaper of two integers: less than all integers
-        assert sum(found) <= 1.05 * min(sum(costs(some)) for some in itertools.product(range(-3, 4), repeat=rows))
-    else:
-        for o in range(rows):
-            before = k[0, :o].tolist()
-            assert found[o] <= min(costs([*before, v])[o] for v in range(-3, 4)) + 1
 
 
 @core
@@ -345,105 +258,6 @@ def test_predictions(codec, shape, groups, outputs):
         back, nbytes = there_and_back(codec, w, stat, point.knob)
         assert point.loss == pytest.approx(stat.loss(w, w - back), rel=0.05 if groups == 1 else 0.02)
         assert 0.97 * nbytes - 600 <= point.bits / 8 <= 1.02 * nbytes + 64
-
-
-# ---- rows of unequal weight
-
-
-def sensitivities(rows: int, spread: float, seed: int = 7) -> np.ndarray:
-    """What the outputs of rows count for: log-normal, a row of none among them."""
-    found = np.exp(np.random.default_rng(seed).normal(0, spread, rows))
-    found[3] = 0.0
-    return found
-
-
-@pytest.mark.parametrize("share", [0.003, 0.1, 0.7])
-def test_the_ridge_of_weighted_rows_is_that_of_the_best_channel(share):
-    """Against `theory.universal` on all products g_i a_j; expected loss and the nearest Kronecker product with it."""
-    w, stat = layer((48, 12))
-    spectrum = Spectrum.of(matrix_of(w, replace(stat, outputs=2.0 ** np.random.default_rng(1).integers(-2, 3, 48))))
-    products = (spectrum.weights[0][:, None] * spectrum.values[0]).reshape(-1)
-    energies = np.square(spectrum.along[0]).reshape(-1)
-    theta = share * float((energies * products).mean())
-    ridge = spectrum.ridge(theta)
-    _, distortion, tau2 = universal.curve(products, ridge, energies)
-    assert float(ridge[0] * tau2[0]) == pytest.approx(theta, rel=1e-9)
-    target = spectrum.target(theta)
-    expected = spectrum.matrix.w[0] @ spectrum.basis[0] * (products / (products + ridge)).reshape(48, 12)
-    assert np.allclose(target.shrunk[0] @ spectrum.basis[0], expected)
-    assert spectrum.expected_sum(theta) == pytest.approx(float(spectrum.expected(theta).sum()), rel=1e-9)
-    assert float(spectrum.expected(theta).sum()) == pytest.approx(float(distortion[0]), rel=0.15)
-    whole = np.diag(products + ridge)
-    diagonal = np.square(np.diagonal(target.factor[0]))  # of another order than the eigenvalues: determinants agree
-    kron = np.kron(np.square(target.rows[0]), np.linalg.eigvalsh(target.factor[0] @ target.factor[0].T))
-    assert np.log(kron).sum() == pytest.approx(
-        48 * np.log(diagonal).sum() + 12 * np.log(np.square(target.rows[0])).sum()
-    )
-
-    def divergence(k: np.ndarray) -> float:
-        return float(np.sum(np.diagonal(whole) / k) + np.log(k).sum())
-
-    g, a = np.square(target.rows[0]), np.linalg.eigvalsh(target.factor[0] @ target.factor[0].T)
-    for rows, columns in ((0.0, 0.5), (0.5, 0.0), (-0.5, -0.5), (0.5, -0.5), (1.0, 1.0)):
-        assert divergence(kron) <= divergence(np.kron(g + rows * g.min(), a + columns * a.min())) + 1e-6
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_weighted_rows_come_close_to_the_bound_and_not_below(codec):
-    """Reverse water-filling on the products of g and the eigenvalues of A."""
-    w, stat = layer((512, 192))
-    stat = replace(stat, outputs=sensitivities(512, 1.0))
-    values = np.kron(stat.outputs, np.linalg.eigvalsh(2.0 * stat.inputs[0]))
-    for factor in (1.0, 0.25):
-        back, nbytes = there_and_back(codec, w, stat, index_of(factor * middling(w, stat)))
-        variance = float(np.mean(np.square(w, dtype=np.float64)))
-        lost = 2 * stat.loss(w, w - back)
-        bound_bits = float(gaussian.rate_nats(variance * np.sort(values)[::-1], lost)) / np.log(2) / w.size
-        above = 8 * nbytes / w.size - bound_bits
-        assert 0 < above < (0.25 if codec.grid.bits else 0.45)
-        through = stat.weight * np.sum(stat.outputs[:, None] * (back @ stat.inputs[0]) * (w - back))
-        assert abs(through) <= 1e-6 * stat.loss(w, w), "golden rule 1 in the metric of the loss"
-
-
-# ---- rows whose outputs see each other
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_correlated_outputs_come_close_to_the_bound_and_not_below(codec):
-    """Reverse water-filling on the products of the eigenvalues of G and of A; golden rule 1 in that metric."""
-    w, stat = layer((256, 192))
-    stat = replace(stat, outputs=moments(256, seed=11)[0])
-    values = np.kron(np.linalg.eigvalsh(stat.outputs), np.linalg.eigvalsh(2.0 * stat.inputs[0]))
-    for factor in (1.0, 0.25):
-        back, nbytes = there_and_back(codec, w, stat, index_of(factor * middling(w, stat)))
-        variance = float(np.mean(np.square(w, dtype=np.float64)))
-        lost = 2 * stat.loss(w, w - back)
-        bound_bits = float(gaussian.rate_nats(variance * np.sort(values)[::-1], lost)) / np.log(2) / w.size
-        above = 8 * nbytes / w.size - bound_bits
-        assert 0 < above < (0.4 if codec.grid.bits else 0.55)
-        through = stat.weight * np.sum((stat.outputs @ back @ stat.inputs[0]) * (w - back))
-        assert abs(through) <= 1e-6 * stat.loss(w, w)
-
-
-@pytest.mark.parametrize("codec", CODECS)
-@given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.1, 0.5, 2.0]), factor=st.sampled_from([3.0, 1.0, 0.3]))
-@settings(max_examples=8, deadline=None)
-def test_knowing_the_outputs_is_never_much_worse(codec, seed, spread, factor):
-    """At the bits of a file that knows A only, its loss is at most a little less."""
-    w, stat = layer((64, 80), seed=seed % 1000)
-    random = np.random.default_rng(seed)
-    root = np.eye(64) + spread * random.standard_normal((64, 64)) / 8
-    stat = replace(stat, outputs=root @ root.T)
-    mean = float(np.mean(np.diagonal(stat.outputs)))
-    blind = replace(stat, outputs=None, weight=stat.weight * mean)
-    knob = index_of(factor * middling(w, blind))
-    back, nbytes = there_and_back(codec, w, blind, knob)
-    target, tried = stat.loss(w, w - back), []
-    for octaves in np.arange(-2, 2, 0.25):
-        other, its_bytes = there_and_back(codec, w, stat, index_of(factor * 2.0**octaves * middling(w, blind)))
-        tried.append((8 * its_bytes / w.size, np.log(stat.loss(w, w - other))))
-    bits, logs = np.array(sorted(tried)).T
-    assert np.exp(np.interp(8 * nbytes / w.size, bits, logs)) <= 1.1 * target
 
 
 @core
