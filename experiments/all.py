@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from experiments import (
     bit_accounting,
+    fisher_calibration,
     importance_pruning,
     importance_quantisation,
     iterative_pruning,
@@ -18,6 +19,7 @@ from experiments import (
     perturbation,
     relu_centroids,
     relu_pruning,
+    resnet20_file,
     scalar_references,
     successive_refinement,
     surp_rule,
@@ -48,8 +50,10 @@ NETWORK_RUNS: dict[str, NetworkRun] = {
     "importance_pruning": importance_pruning.run,
     "importance_quantisation": importance_quantisation.run,
     "temperature": temperature.run,
+    "fisher_calibration": fisher_calibration.run,
     "iterative_pruning": iterative_pruning.run,
     "lenet5_file": lenet5_file.run,
+    "resnet20_file": resnet20_file.run,
     "one_shot_pruning": one_shot_pruning.run,
     "successive_refinement": successive_refinement.run,
     "bit_accounting": bit_accounting.run,

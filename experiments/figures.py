@@ -7,6 +7,7 @@ import csv
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +93,20 @@ def network_report(name: str, run: NetworkRun, seed: int, data: Path, out: Path,
     return result.verdict
 
 
-def network_command(name: str, run: NetworkRun) -> None:
-    """Command line of an experiment on trained networks, in a reduced setting unless --full is given."""
+def network_command(name: str, run: Callable[..., Result | None], *, resumes: bool = False) -> None:
+    """Command line of an experiment on trained networks, in a reduced setting unless --full is given.
+
+    Args:
+        name: of the experiment.
+        run: of seed, data, full; and `resume` where it takes that.
+        resumes: whether it does.
+    """
     parser = options(name, data=True)
+    if resumes:
+        parser.add_argument("--resume", type=Path, help="folder that keeps finished parts, for a run that was stopped")
     parser.add_argument("--full", action="store_true", help="all networks and images; minutes on a GPU, hours without")
     given = parser.parse_args()
+    run = partial(run, resume=given.resume) if resumes else run
     print(f"{name}: {network_report(name, run, given.seed, given.data, given.out, given.full)}")
 
 

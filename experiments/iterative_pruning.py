@@ -2,86 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from safetensors.numpy import load_file, save_file
 
+from experiments import small_vgg
 from experiments.figures import Result, holds, network_command
-from experiments.networks import Network, Score, judge, load, paired, put
-from experiments.retraining import Budget, device, optimizer_of, retrain
+from experiments.networks import Images, Network, Score, judge, load, paired, put, renormalise
+from experiments.retraining import Budget, device, lesson, optimizer_of, retrain
 from netweight import train
 
 KEEP = 10.0**-0.1  # 0.794 a round where the papers have 0.8: 80, 90, 95 and 98 % are rounds 7, 10, 13 and 17
 STOPS = {7: 0.8, 10: 0.9, 13: 0.95, 17: 0.98}
-BUDGETS = {
-    "lenet300": Budget(1.0, 0.02),
-    "lenet5": Budget(0.25, 0.02),
-}
+RULES = ("surp", "lamp", "global", "uniform", "uniform+", "erk")
+HEADER = ("network", "method", "way", "seed", "sparsity", "accuracy", "cross_entropy_nats")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One network and what it may use.
+
+    Attributes:
+        load: network of the folder, None without.
+        budget: of the retraining after each round.
+        images: training images.
+        copies: of each that the trained network labels as a teacher; 0 for the images and labels as they are.
+        methods: rules.
+        seeds: how many.
+    """
+
+    load: Callable[[Path], Network | None]
+    budget: Budget
+    images: int
+    copies: int = 0
+    methods: tuple[str, ...] = RULES
+    seeds: int = 1
+
+
+_MOVES = Budget(0, 0, shift=4, flip=True)
+_CIFAR = Budget(0.3, 0.01, teacher=1.0, batch=64, half=True)
 # Epochs a round are few: a run has to end in minutes on one core. Other methods of `netweight.prune` go in by name.
-REDUCED = (("lenet300",), ("surp", "lamp"), 6000, 1)
-FULL = (("lenet5",), ("surp", "lamp"), 60_000, 1)
+REDUCED = {"lenet300": Case(partial(load, "lenet300"), Budget(1.0, 0.02), 6000, methods=("surp", "lamp"))}
+FULL = {
+    "lenet300": Case(partial(load, "lenet300"), Budget(0.25, 0.02), 60_000),
+    "lenet5": Case(partial(load, "lenet5"), Budget(0.25, 0.02), 60_000, methods=("surp", "lamp")),
+    "resnet20": Case(partial(load, "resnet20"), _CIFAR, 7728, copies=2, methods=("surp", "lamp")),
+    "vgg": Case(partial(small_vgg.trained, seed=0), _CIFAR, 7728, copies=2),
+}
+
+Final = dict[tuple[str, str, float], list[Score]]
 
 
-def run(seed: int, data: Path, full: bool) -> Result | None:
+def run(seed: int, data: Path, full: bool, resume: Path | None = None) -> Result | None:
     """Prune in 17 rounds with retraining after each, and in one cut without any."""
-    names, methods, count, seeds = FULL if full else REDUCED
-    found = [load(name, data) for name in names]
-    networks = [network for network in found if network is not None]
-    if not networks:
-        return None
     rows: list[tuple[str, str, str, int, float, float, float]] = []
-    final: dict[tuple[str, str, float], list[Score]] = {}
-    for network in networks:
-        for method in methods:
-            for each in range(seed, seed + seeds):
-                for sparsity, score in iterate(network, method, count, each).items():
-                    final.setdefault((network.name, method, sparsity), []).append(score)
-                    rows.append((network.name, method, "iterative", each, sparsity, score.accuracy, score.loss_nats))
+    final: Final = {}
+    lines: list[tuple[bool, str]] = []
+    names = []
+    for name, case in (FULL if full else REDUCED).items():
+        network = case.load(data)
+        if network is None:
+            continue
+        names.append(name)
+        for method in case.methods:
+            for each in range(seed, seed + case.seeds):
+                key = f"{name}-{method.replace('+', 'plus')}-{each}"
+                scores = kept(resume, key, partial(iterate, network, case, method, each))
+                for sparsity, score in scores.items():
+                    final.setdefault((name, method, sparsity), []).append(score)
+                    rows.append((name, method, "iterative", each, sparsity, score.accuracy, score.loss_nats))
             for sparsity, score in one_shot(network, method).items():
-                rows.append((network.name, method, "one-shot", seed, sparsity, score.accuracy, score.loss_nats))
-    header = ("network", "method", "way", "seed", "sparsity", "accuracy", "cross_entropy_nats")
-    columns: dict[str, Sequence[object]] = dict(zip(header, zip(*rows, strict=True), strict=True))
-    lines = [compare(network.name, final) for network in networks]
+                rows.append((name, method, "one-shot", seed, sparsity, score.accuracy, score.loss_nats))
+        lines.append(compare(name, final))
+    if not names:
+        return None
+    columns: dict[str, Sequence[object]] = dict(zip(HEADER, zip(*rows, strict=True), strict=True))
 
     def draw(axes: Sequence[Axes]) -> None:
-        for axis, network in zip(axes, networks, strict=True):
-            for method in methods:
+        for axis, name in zip(axes, names, strict=True):
+            for method in dict.fromkeys(method for each, method, _ in final if each == name):
                 points = [
-                    (s, float(np.mean([score.accuracy for score in final[network.name, method, s]])))
-                    for s in STOPS.values()
+                    (s, float(np.mean([score.accuracy for score in final[name, method, s]]))) for s in STOPS.values()
                 ]
                 axis.plot(
                     [-np.log10(1 - s) for s, _ in points], [a for _, a in points], "o-", label=method, markersize=3
                 )
             axis.set_xticks([-np.log10(1 - s) for s in STOPS.values()], [f"{100 * s:.0f} %" for s in STOPS.values()])
-            axis.set(xlabel="zeros", ylabel="test accuracy", title=network.name)
+            axis.set(xlabel="zeros", ylabel="test accuracy", title=name)
         axes[0].legend()
 
-    return Result(columns, draw, holds(all(ok for ok, _ in lines), "; ".join(text for _, text in lines)), len(networks))
+    return Result(columns, draw, holds(all(ok for ok, _ in lines), "; ".join(text for _, text in lines)), len(names))
 
 
-def iterate(network: Network, method: str, count: int, seed: int) -> dict[float, Score]:
-    """Judge at the stops of one run."""
+def iterate(network: Network, case: Case, method: str, seed: int) -> dict[float, Score]:
+    """Judge at the stops of one run; every method has the same images in the same order."""
     place = device()
-    model = network.model.to(place)
-    put(model, network.weights)
-    images, test = network.train.first(count).to(place), network.test.to(place)
-    budget = BUDGETS[network.name]
-    optimizer = optimizer_of(model, budget)
+    model = copy.deepcopy(network.model).to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, test = network.train.first(case.images).to(place), network.test.to(place)
     random = torch.Generator().manual_seed(seed)
+    budget, outputs = case.budget, None
+    if case.copies:
+        images, outputs = lesson(copy.deepcopy(model), images, case.copies, _MOVES, random)
+        images = Images(images.x.contiguous(memory_format=torch.channels_last), images.y)
+    steps = budget.epochs / max(1, case.copies)
+    optimizer = optimizer_of(model, budget)
     pruner = train.Pruner(model, train.chooser(method), keep=KEEP, names=network.matrices)
     out = {}
     with pruner.masks.attach(optimizer):
         for number in range(1, max(STOPS) + 1):
             pruner.step()
-            retrain(model, images, budget, optimizer, random)
+            retrain(model, images, replace(budget, epochs=steps), optimizer, random, teacher=outputs)
             if number in STOPS:
-                out[STOPS[number]] = judge(model, test)
-    put(model, network.weights)
-    network.model.cpu()
+                seen = copy.deepcopy(model)
+                if case.copies:  # training has shown the norms mixtures
+                    renormalise(seen, network.train.first(2000).to(place))
+                out[STOPS[number]] = judge(seen, test)
     return out
 
 
@@ -97,7 +139,7 @@ def one_shot(network: Network, method: str) -> dict[float, Score]:
     return out
 
 
-def compare(network: str, final: dict[tuple[str, str, float], list[Score]]) -> tuple[bool, str]:
+def compare(network: str, final: Final) -> tuple[bool, str]:
     """SuRP's scores against LAMP's: accuracies, and the paired difference of hits over images and seeds."""
     texts, ok = [], True
     for sparsity in STOPS.values():
@@ -112,5 +154,19 @@ def compare(network: str, final: dict[tuple[str, str, float], list[Score]]) -> t
     return ok, f"{network}, SuRP's scores / LAMP after retraining, accuracy % at " + ", ".join(texts)
 
 
+def kept(folder: Path | None, key: str, make: Callable[[], dict[float, Score]]) -> dict[float, Score]:
+    """Scores of a run that has ended before are read again: a run of all may be stopped and go on."""
+    if folder is None:
+        return make()
+    path = folder / f"iterative_pruning-{key}.safetensors"
+    if not path.exists():
+        scores = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        losses = {f"{s} losses": score.losses_nats for s, score in scores.items()}
+        save_file({**losses, **{f"{s} hits": score.hits for s, score in scores.items()}}, path)
+    arrays = load_file(path)
+    return {s: Score(arrays[f"{s} losses"], arrays[f"{s} hits"]) for s in STOPS.values()}
+
+
 if __name__ == "__main__":
-    network_command("iterative_pruning", run)
+    network_command("iterative_pruning", run, resumes=True)

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from experiments.networks import Images
+from experiments.networks import BATCH, Images
 
 Around = Callable[[], AbstractContextManager[object]]
+Teacher = nn.Module | torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Budget:
         shift: largest shift of an image in either direction, pixels.
         flip: whether images are mirrored at random.
         teacher: weight of the divergence from a teacher's outputs at temperature 4; 0 for labels alone.
+        half: whether convolutions compute in bfloat16; weights and steps stay in float32.
     """
 
     epochs: float
@@ -35,6 +37,7 @@ class Budget:
     batch: int = 128
     momentum: float = 0.9
     decay: float = 5e-4
+    half: bool = False
 
     def steps(self, images: Images) -> int:
         """Steps of the optimiser."""
@@ -61,7 +64,7 @@ def retrain(
     optimizer: torch.optim.Optimizer,
     random: torch.Generator,
     *,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     around: Around = nullcontext,
 ) -> None:
     """Train in place.
@@ -72,7 +75,7 @@ def retrain(
         budget: of the retraining.
         optimizer: of the model.
         random: order of images, shifts and mirrors; on the CPU, so that every device sees the same.
-        teacher: in evaluation mode.
+        teacher: in evaluation mode, or its outputs for each image, where images are not moved.
         around: context of forward and backward, such as `StraightThrough.projected`.
     """
     steps = budget.steps(images)
@@ -87,7 +90,8 @@ def retrain(
         y = images.y[chosen.to(images.y.device)]
         optimizer.zero_grad()
         with around():
-            loss_of(model, x, y, budget, teacher).backward()  # type: ignore[no-untyped-call]
+            taught = teacher[chosen] if isinstance(teacher, torch.Tensor) else teacher
+            loss_of(model, x, y, budget, taught).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     for group in optimizer.param_groups:
@@ -96,15 +100,18 @@ def retrain(
 
 
 def loss_of(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, budget: Budget, teacher: nn.Module | None
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, budget: Budget, teacher: Teacher | None
 ) -> torch.Tensor:
     """Cross-entropy with the labels, and with a teacher's softened outputs (Hinton et al. 2015)."""
-    logits = model(x)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=budget.half):
+        logits = model(x)
+    logits = logits.float()
     loss = functional.cross_entropy(logits, y)
     if teacher is None or not budget.teacher:
         return loss
     with torch.no_grad():
-        target = torch.log_softmax(teacher(x) / 4, 1)
+        logits_wanted = teacher if isinstance(teacher, torch.Tensor) else teacher(x)
+        target = torch.log_softmax(logits_wanted / 4, 1)
     soft = functional.kl_div(torch.log_softmax(logits / 4, 1), target, log_target=True, reduction="batchmean") * 16
     return (1 - budget.teacher) * loss + budget.teacher * soft
 
@@ -123,3 +130,30 @@ def moved(x: torch.Tensor, budget: Budget, random: torch.Generator) -> torch.Ten
     columns = offsets[1][:, None] + torch.arange(width, device=x.device)
     every = torch.arange(count, device=x.device)
     return padded.permute(0, 2, 3, 1)[every[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def lesson(
+    teacher: nn.Module, images: Images, copies: int, budget: Budget, random: torch.Generator
+) -> tuple[Images, torch.Tensor]:
+    """Moved copies of the images, half of them mixed in pairs, and the teacher's outputs for each.
+
+    A trained network knows its few images by heart, so its labels say little; what it makes of mixtures says more.
+
+    Args:
+        teacher: in evaluation mode.
+        images: to make copies of.
+        copies: of every image.
+        budget: how images are moved.
+        random: of moves and mixtures.
+    """
+    made, wanted = [], []
+    for _ in range(copies):
+        for chosen in torch.split(torch.randperm(len(images), generator=random), BATCH):
+            x = moved(images.x[chosen], budget, random)
+            half, share = len(x) // 2, torch.rand(len(x) // 2, 1, 1, 1, generator=random).to(x.device)
+            x[:half] = share * x[:half] + (1 - share) * x[-half:]
+            made.append(x)
+            wanted.append(teacher(x))
+    outputs = torch.cat(wanted)
+    return Images(torch.cat(made), outputs.argmax(1)), outputs

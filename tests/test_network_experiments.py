@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     "importance_pruning", "importance_quantisation", "temperature", "iterative_pruning", "lenet5_file",
-    "one_shot_pruning", "successive_refinement",
+    "one_shot_pruning", "successive_refinement", "resnet20_file", "fisher_calibration",
 )  # fmt: skip
 
 
@@ -102,6 +102,51 @@ def test_retraining_is_the_same_twice_and_learns(data):
         found.append(networks.state(network.model))
     assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
     assert networks.judge(network.model, network.train).loss_nats < before.loss_nats
+
+
+def test_a_lesson_is_what_the_teacher_says(data):
+    """Half of the images are mixtures of two; outputs are the teacher's; with them training is as with the teacher."""
+    networks, retraining = module("networks"), module("retraining")
+    network = networks.load("lenet300", data)
+    still = retraining.Budget(0, 0)
+    images, outputs = retraining.lesson(network.model, network.train, 2, still, torch.Generator().manual_seed(0))
+    assert len(images) == 2 * len(network.train)
+    with torch.no_grad():
+        assert torch.allclose(network.model(images.x), outputs, atol=1e-5)
+    known = {x.numpy().tobytes() for x in network.train.x}
+    assert sum(x.numpy().tobytes() in known for x in images.x) == len(network.train)
+    assert float(images.x.min()) >= 0
+    assert float(images.x.max()) <= 1
+    found = []
+    for teacher in (network.model, outputs):
+        pupil = networks.lenet300()
+        networks.put(pupil, {name: np.float32(0.5) * w for name, w in network.weights.items()})
+        budget = retraining.Budget(2, 0.2, teacher=1.0, batch=40)
+        optimizer = retraining.optimizer_of(pupil, budget)
+        random = torch.Generator().manual_seed(1)
+        retraining.retrain(pupil, images, budget, optimizer, random, teacher=teacher)
+        found.append(networks.state(pupil))
+    assert all(np.allclose(found[0][name], found[1][name], atol=1e-5) for name in found[0])
+    assert not np.allclose(found[0]["1.weight"], np.float32(0.5) * network.weights["1.weight"], atol=1e-4)
+
+
+def test_runs_that_ended_are_read_again(tmp_path):
+    networks, iterative = module("networks"), module("iterative_pruning")
+    calls = []
+
+    def make():
+        calls.append(1)
+        score = networks.Score(np.array([0.1, 2.0 / 3.0]), np.array([True, False]))
+        return dict.fromkeys(iterative.STOPS.values(), score)
+
+    first, again = (iterative.kept(tmp_path / "runs", "a", make) for _ in range(2))
+    assert len(calls) == 1
+    assert first.keys() == again.keys()
+    for s, score in make().items():
+        assert np.array_equal(again[s].losses_nats, score.losses_nats)
+        assert np.array_equal(again[s].hits, score.hits)
+    assert iterative.kept(None, "a", make).keys() == first.keys()
+    assert len(calls) == 3
 
 
 def test_pruning_keeps_the_share_of_every_layer(data):

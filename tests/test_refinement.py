@@ -100,6 +100,34 @@ def test_every_length(whole, place):
         assert found["steps"].tobytes() == source["steps"].tobytes()
 
 
+def test_between_two_levels(place):
+    """Sections of a level are several, small ones first; each of them brings the network nearer."""
+    random = np.random.default_rng(5)
+    sizes = {"large": 90, "small": 50, "larger": 100}
+    tensors = {n: random.laplace(size=(side, side)).astype(np.float32) for n, side in sizes.items()}
+    place.write_bytes(encoded({n: (w, "surp", index_of(0.3)) for n, w in tensors.items()}))
+    with Archive.open(place) as archive:
+        header, points, source = archive.header, archive.refinements(), arrays(archive)
+    levels = [[s for s in header.sections if s.stream == point.stream] for point in points]
+    for level in levels[-2:]:
+        assert [[header.tensors[m].name for m in s.members] for s in level] == [["small"], ["large"], ["larger"]]
+    ends = [
+        archive.header_bytes + sum(s.size for s in header.sections[:n])
+        for n in range(header.refine, len(header.sections) + 1)
+    ]
+    assert len(ends) > 2 * len(points)
+    apart = []
+    for end in ends:
+        with Archive.open(place, max_bytes=end) as archive:
+            assert archive.nbytes == end
+            found = arrays(archive)
+        place.with_name("cut.nwt").write_bytes(place.read_bytes()[:end])
+        assert all(found[n].tobytes() == w.tobytes() for n, w in reference.decode(place.with_name("cut.nwt")).items())
+        apart.append(distance(source, found))
+    assert all(after < before for before, after in pairwise(apart))
+    assert apart[-1] == 0
+
+
 def test_at_most_so_many_bytes(whole, place, tmp_path):
     place.write_bytes(whole)
     with Archive.open(place) as archive:

@@ -29,7 +29,8 @@ class Refinement:
 def ordered(blocks: Sequence[Block]) -> tuple[list[Block], int]:
     """Put blocks in file order: what does not refine anything, then level by level; and count those never left out.
 
-    Those are the ones that do not refine, and the first level.
+    Those are the ones that do not refine, and the first level. In a level the small sections come first: a reader who
+    has to stop in it has refined as many tensors as he could, the first and the last layers among them.
     """
     known = codecs()
 
@@ -40,7 +41,7 @@ def ordered(blocks: Sequence[Block]) -> tuple[list[Block], int]:
     levels = sorted(level(block) for block in blocks)
     first = next((found for found in levels if found), 0)
     refine = sum(1 for found in levels if found <= first) if first else 0
-    return sorted(blocks, key=level), refine
+    return sorted(blocks, key=lambda block: (level(block), block.size if level(block) else 0)), refine
 
 
 def refinements(header: Header, header_bytes: int, sections: int) -> list[Refinement]:
