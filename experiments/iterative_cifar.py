@@ -14,7 +14,7 @@ from experiments.networks import load
 from experiments.retraining import Budget
 
 _LOAD = partial(load, "resnet20")
-REDUCED = {"resnet20": Case(_LOAD, Budget(0.3, 0.01, teacher=1.0, batch=50), 100, copies=1, tests=100)}
+REDUCED = {"resnet20": Case(_LOAD, Budget(0.3, 0.01, teacher=1.0, batch=20), 20, copies=1, tests=40)}
 FULL = {"resnet20": Case(_LOAD, Budget(0.3, 0.01, teacher=1.0, batch=64, half=True), 7728, copies=2)}
 
 

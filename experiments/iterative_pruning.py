@@ -123,7 +123,7 @@ def iterate(network: Network, case: Case, method: str, seed: int) -> dict[float,
             if number in STOPS:
                 seen = copy.deepcopy(model)
                 if case.copies:  # training has shown the norms mixtures
-                    renormalise(seen, network.train.first(2000).to(place))
+                    renormalise(seen, network.train.first(min(2000, case.images)).to(place))
                 out[STOPS[number]] = judge(seen, test)
     return out
 
