@@ -146,6 +146,8 @@ def _layers(key: str, options: argparse.Namespace) -> Iterator[tuple[str, np.nda
             linear = len(info.shape) == 2 and "embeddings" not in name and key == "minilm"
             if linear or (len(info.shape) == 4 and min(info.shape[:2]) >= 32):
                 stat = importance[name]
+                if stat.inputs is None:
+                    continue  # the loss does not reach it
                 yield name, checkpoint.read(name).astype(np.float32), replace(stat, weight=1.0, outputs=None)
 
 

@@ -269,6 +269,25 @@ def test_the_coarsest_step_leaves_nothing():
 
 
 @core
+@pytest.mark.parametrize("codec", [Feedback(), FeedbackScalar()], ids=lambda codec: codec.id)
+def test_an_input_with_most_of_the_energy_gets_the_step_that_integers_can_hold(codec):
+    """Its targets would be tens of thousands of steps; the others must not pay for it."""
+    w, stat = layer((96, 64))
+    knob = index_of(0.05 * middling(w, stat))
+    bits, losses = [], []
+    for amplitude in (1.0, 10.0, 700.0):
+        d = np.ones(64)
+        d[5] = amplitude / np.sqrt(stat.inputs[0, 5, 5])
+        loud = replace(stat, inputs=stat.inputs * d * d[:, None])
+        back, nbytes = there_and_back(codec, w, loud, knob)
+        losses.append(loud.loss(w, w - back))
+        bits.append(8 * nbytes / w.size)
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[2] < 1.3 * losses[1]
+    assert bits[2] < bits[1] + 0.5  # escapes of 28 bits in one column of 64
+
+
+@core
 def test_a_step_that_is_too_fine_is_refused():
     w, stat = layer((64, 20))
     with pytest.raises(UsageError, match="too fine"):

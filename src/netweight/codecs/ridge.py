@@ -14,7 +14,7 @@ ridge has paid already, lambda |v|^2, and the entries can be chosen one after th
 2026 (the channel), Dutilleul 1999 (the nearest Kronecker product).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,7 @@ class Spectrum:
         counts: rows in each bin, [groups, bins].
         energy: sums of squares of `along` over the rows of a bin, [groups, bins, n].
         rows: eigenvectors of G, [rows, rows], if it is full.
+        solved: ridges that were asked for, by theta.
     """
 
     matrix: Matrix
@@ -151,6 +152,7 @@ class Spectrum:
     counts: Array
     energy: Array
     rows: Array | None = None
+    solved: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, matrix: Matrix) -> "Spectrum":
@@ -179,6 +181,11 @@ class Spectrum:
 
     def ridge(self, theta: float) -> Array:
         """Solve lambda tau^2(lambda) = theta for each group; the left side grows with lambda."""
+        if theta not in self.solved:
+            self.solved[theta] = self._solve(theta)
+        return self.solved[theta]
+
+    def _solve(self, theta: float) -> Array:
         floor = FLOOR * self.values.mean(axis=1)
         products = self._products()
         low, high = np.log(floor), np.log(floor) + 120.0

@@ -64,8 +64,12 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
         middle += float(np.log2(factors(by_row))[alive.reshape(-1)].mean())
         by_row = by_row if rows is None else by_row[rows]
     count, whole = layout.rows, groups * height
+    unit, steps, x = _targets(found, step, middle, by_row, by_column)
+    largest = np.maximum(x.max(axis=1), -x.min(axis=1))
+    if largest.max() >= FAR:
+        by_column = _coarser(by_column, largest)
+        unit, steps, x = _targets(found, step, middle, by_row, by_column)
     column = np.ones(n) if by_column is None else factors(by_column)
-    unit = step / 2.0 ** float(middle + np.log2(column).mean())
     size = scales(found.shrunk.reshape(count, n).astype(np.float32), Layout(count, n))
     base = UNIT_CLASS + round(4 * (size.log2 - float(np.log2(unit))))
     by_size = [
@@ -73,8 +77,6 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
         for level, weights in ((size.row, n), (size.column, whole))
     ]
     levels = Levels(max(-127, min(127, base)), by_size[0], by_size[1], by_row, by_column)
-    steps = _steps(by_row, by_column)
-    x = (found.shrunk.reshape(count, n) / (unit * steps)).T
     m = found.factor * column[:, None] / (column * diagonal[:, None, :])
     rho = found.mu[:, None] / np.square(diagonal)
     tilt = 1 / np.square(found.rows.reshape(whole)[slice(None) if rows is None else rows])
@@ -85,6 +87,27 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
         down = np.ascontiguousarray(np.triu(found.down * own[:, None] / (own * np.diagonal(found.down)), 1), np.float32)
     problem = Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN, down)
     return Prepared(problem, unit, steps)
+
+
+def _targets(
+    found: Target, step: float, middle: float, row: Int16 | None, column: Int16 | None
+) -> tuple[float, Array, Array]:
+    """Unit, steps in it, and the targets in steps, [n, O]; in the middle row the whitened step is c in the mean."""
+    unit = step / 2.0 ** (middle + (0.0 if column is None else float(np.log2(factors(column)).mean())))
+    steps = _steps(row, column)
+    shrunk = found.shrunk.reshape(-1, found.shrunk.shape[2])
+    return unit, steps, (shrunk / (unit * steps)).T
+
+
+def _coarser(by_column: Int16 | None, largest: Array) -> Int16:
+    """Steps for columns with targets out of reach: an input with most of the energy asks for more than 16 bits.
+
+    It gets noise above the water level, in one direction of many.
+    """
+    octaves = np.log2(np.maximum(largest, 1.0) / FAR)
+    lower = np.where(octaves >= 0, np.ceil(4 * octaves) + 1, 0).astype(np.int16)
+    level = -lower if by_column is None else by_column - lower
+    return np.maximum(level, -127).astype(np.int16)
 
 
 def _steps(row: Int16 | None, column: Int16 | None) -> Array:
