@@ -1,6 +1,6 @@
 """What calibrated compression of all-MiniLM-L6-v2 costs, stage by stage, against NNCodec's trellis in the same run.
 
-Three processes, as a user with two cores runs them: `measure` on 256 sentences (torch, one thread) into a file; the
+Three processes, as a user with two cores runs them: `measure` on 256 sentences (torch, two threads) into a file; the
 command `plan`, which is the sweep; the command `compress --plan`, which encodes. Start of the interpreter, reading and
 writing are included; of NNCodec only the call that encodes. Memory is the peak of the resident set of each process;
 *idle*, what it is before it has work: the interpreter with the same packages imported.
@@ -45,7 +45,7 @@ def measure(options: argparse.Namespace) -> store.Records:
             child += ["--networks", options.networks]
         own = [sys.executable, "-m", "netweight"]
         given = [source, "--importance", statistics, "--workers", options.workers, "--quiet"]
-        outcomes = {"measure": run(child, quiet_environment())}
+        outcomes = {"measure": run(child, quiet_environment(options.workers))}
         outcomes["sweep"] = run([*own, "plan", *given, f"--bits={BITS}"], quiet_environment())
         plan.write_text(outcomes["sweep"].stdout)
         outcomes["encode"] = run([*own, "compress", *given, "-o", packed, "--plan", plan], quiet_environment())
@@ -155,7 +155,7 @@ _TEXT: Final = """\
 ## What calibration costs
 
 all-MiniLM-L6-v2 complete, each stage a process of its own, interpreter, reading and writing included: `measure` on 256
-sentences (one thread), the command `plan --bits`, which is the sweep, and `compress --plan`, which encodes (two threads
+sentences, the command `plan --bits`, which is the sweep, and `compress --plan`, which encodes (two threads
 each). Of NNCodec the encode call alone. Memory is the peak resident set of the process; *idle* is an interpreter with
 the same packages imported and nothing to do. `measure` sees every layer in one pass and keeps the sums of all of them,
 in two halves that judge each other; with `names=` it takes some tensors at a time."""
