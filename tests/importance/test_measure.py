@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: E402
 from netweight.errors import UsageError  # noqa: E402
 from netweight.importance.core import Importance  # noqa: E402
 from netweight.importance.measure import measure  # noqa: E402
+from netweight.importance.sums import Counts, Shrinkage, Sums, stat  # noqa: E402
 
 _spec = importlib.util.spec_from_file_location("small_networks", Path(__file__).with_name("networks.py"))
 small = importlib.util.module_from_spec(_spec)
@@ -142,6 +143,20 @@ def test_positions_that_go_together_are_no_independent_ones():
     whole, apart = (measure(model, [x], "squared", structure=s, cotangents="exact") for s in ("gradient", "kronecker"))
     assert whole.raw("0.weight").loss(w, e) == pytest.approx(true, rel=1e-4)
     assert apart.raw("0.weight").loss(w, e) == pytest.approx(true / 16, rel=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [(9.0, 9.0), (0.0, 0.0)], ids=["inputs", "whole gradients"])
+def test_a_class_that_no_sample_was_near_counts_as_others_do(tokens):
+    """Rows that mattered in one half of the samples only say nothing of rows; those of both halves do."""
+    chance, known = np.zeros((2, 40, 40)), np.zeros((2, 40, 40))
+    for half in range(2):
+        chance[half, range(half, 8, 2), range(half, 8, 2)] = 5.0
+        known[half] = np.diag(np.linspace(1, 9, 40))
+    by = Shrinkage(0.0, 1.0)
+    inputs = np.broadcast_to(np.eye(3), (2, 1, 3, 3))
+    rows = [np.diagonal(stat(Sums((40, 3), inputs, g, tokens), Counts(18, 18.0), by).outputs) for g in (chance, known)]
+    assert rows[0].min() > 0.9 * rows[0].max()
+    assert rows[1] == pytest.approx(np.linspace(1, 9, 40) / 5, rel=1e-9)
 
 
 def test_moments_of_whole_gradients_in_a_file(tmp_path):

@@ -102,12 +102,14 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
         return _diagonal(sums, counts, by is not None)
     assert sums.outputs is not None
     a, g = sums.inputs.sum(axis=0), sums.outputs.sum(axis=0)
-    if not any(sums.tokens):
-        return _whole(a, g, counts, by)
     if by is not None:
         least = _prior(counts) if g.ndim == 1 else 0.0  # a token that was never seen may come yet
         a, g = shrink(a, by.inputs), shrink(g[None], max(by.outputs, least))[0]
         a = _floored(a)
+        if g.ndim == 2:
+            g = _even(g, sums.outputs)
+    if not any(sums.tokens):
+        return _whole(a, g, counts, 1.0 if by is None else by.optimism)
     diagonal = g if g.ndim == 1 else np.diagonal(g)
     scale = float(np.mean(diagonal))
     g = g / scale if scale > 0 else np.ones_like(g) if g.ndim == 1 else np.eye(len(g))
@@ -117,17 +119,27 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     return Stat(inputs=a, outputs=g, samples=samples, optimism=1.0 if by is None else by.optimism)
 
 
-def _whole(a: Float64, g: Float64, counts: Counts, by: Shrinkage | None) -> Stat:
+def _even(g: Float64, halves: Float64) -> Float64:
+    """Shrink the diagonal of a matrix too: a class that no sample was near has outputs that seem not to matter."""
+    diagonal = np.diagonal(g)
+    rho = choose(np.ascontiguousarray(np.diagonal(halves, axis1=1, axis2=2)))[0]
+    if rho > 0:
+        root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        wanted = np.sqrt(toward_mean(diagonal, rho))
+        g = g * (wanted / root)[:, None] * (wanted / root)
+        g[range(len(g)), range(len(g))] = wanted**2
+    return g
+
+
+def _whole(a: Float64, g: Float64, counts: Counts, optimism: float) -> Stat:
     """Make it of E[D^T D] by group and of E[D D^T]: each has the trace of I_w, so G gets a mean of 1 in each group."""
-    if by is not None:
-        a, g = _floored(shrink(a, by.inputs)), shrink(g[None], by.outputs)[0]
     rows = len(g) // len(a)
     diagonal = (g if g.ndim == 1 else np.diagonal(g)).reshape(len(a), rows)
     mean = np.repeat(diagonal.mean(axis=1), rows)
     mean = np.where(mean > 0, mean, 1.0)
     g = g / mean if g.ndim == 1 else g / np.sqrt(mean[:, None] * mean)
     a /= rows * max(counts.predictions, 1.0)
-    return Stat(inputs=a, outputs=g, samples=counts.samples, optimism=1.0 if by is None else by.optimism)
+    return Stat(inputs=a, outputs=g, samples=counts.samples, optimism=optimism)
 
 
 def _floored(a: Float64) -> Float64:
