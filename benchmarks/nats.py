@@ -193,5 +193,5 @@ as in training. So the share of calibration images on which a shift or mirror ch
 published test error; that uses neither labels nor our test images, and has nothing to adjust.
 
 MobileNetV2 is measured by the moments of whole gradients on 192 photographs, without secant rounds; its nats are those
-of 64 others. GPTQ has the inputs' second moment, as published, on all 256; by the moments of whole gradients it too loses
-less, and less than netweight without secant rounds: the promise there is open."""
+of 64 others. GPTQ has the inputs' second moment, as published, on all 256; by the moments of whole gradients it too
+loses less, and less than netweight without secant rounds: the promise there is open."""
