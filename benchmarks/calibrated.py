@@ -43,7 +43,7 @@ __all__ = ["measure"]
 BITS: Final[dict[str, Sequence[float]]] = {
     "lenet5": (0.14, 0.2, 0.3, 0.5, 0.9),
     "resnet20": (1.35, 1.7, 2.2),
-    "resnet32": (1.2, 1.5, 1.9),
+    "resnet32": (1.2, 1.35, 1.6),
     "mobilenet_v2": (2.6, 3.0, 3.6),
     "minilm": (1.6, 2.0, 2.6, 3.2),
     "stories260k": (3.4, 3.9, 4.4),
@@ -51,7 +51,7 @@ BITS: Final[dict[str, Sequence[float]]] = {
 QPS: Final[Mapping[str, Sequence[int]]] = {
     "lenet5": (-20, -18, -16, -15, -14, -13),
     "resnet20": (-28, -26, -24, -22, -20),
-    "resnet32": (-28, -26, -24, -22, -20),
+    "resnet32": (-28, -26, -24, -22, -20, -18),
     "mobilenet_v2": (-32, -30, -28),
     "minilm": (-28, -26, -24, -22, -20),
     "stories260k": (-30, -27, -24, -21),
