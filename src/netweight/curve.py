@@ -17,7 +17,7 @@ from netweight.codecs.exact import Exact
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
 from netweight.importance.given import stats_of
-from netweight.importance.prior import OCTAVES
+from netweight.importance.prior import OCTAVES, spans
 from netweight.importance.stat import PLAIN, Stat
 from netweight.kernel_types import Float32
 
@@ -146,14 +146,13 @@ def _on_new_inputs(points: Sequence[Point], optimism: float) -> list[Point]:
 def _judged(stat: Stat, w: Float32) -> Stat:
     """Importance of a vector as its codecs see it; that of a matrix as it is.
 
-    A positive vector that spans octaves, as variances do, is judged by relative errors, each entry by its own size: the
+    A vector >= 0 that spans octaves, as variances do, is judged by relative errors, each entry by its own size: the
     quadratic form knows nothing of what a variance rounded to zero does. Another vector is judged entry by entry, since
     no codec samples it.
     """
     if stat.diagonal is None or w.ndim != 1 or w.size > SHORT:
         return stat
-    low, high = float(w.min()), float(w.max())
-    if low > 0 and high > low * 2.0**OCTAVES:
+    if spans(w, 2.0**OCTAVES):
         return Stat(stat.weight * float(np.mean(stat.diagonal * np.square(w, dtype=np.float64))), relative=True)
     return stat
 

@@ -1,9 +1,9 @@
-"""Equal relative precision: floats rounded to m bits of mantissa, for positive vectors that span octaves (variances).
+"""Equal relative precision: floats rounded to m bits of mantissa, for vectors >= 0 that span octaves (variances).
 
     k_i = round(bits(w_i) / 2^(23 - m)) - centre,   w'_i = float((k_i + centre) 2^(23 - m))
 
 The bit pattern of a float is a piecewise linear logarithm, so one step of k is a relative step of 2^-m to 2^-(m+1).
-The decoder shifts.
+The decoder shifts. Zeros, the variances of channels that never fire, stay zeros: escapes of some four bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,14 @@ from netweight.importance.stat import Stat
 from netweight.kernels import Float32, Int32
 
 MANTISSA_BITS = 23
+TINY = float(np.finfo(np.float32).tiny)
 WIDEST = UNIT_CLASS + 14
+ZERO_BITS = 36.0  # an escape
 LARGEST_TENSOR = 1 << 17
 
 
 class Relative(Codec):
-    """Rounding of positive floats to a few bits of mantissa."""
+    """Rounding of floats >= 0 to a few bits of mantissa."""
 
     id: ClassVar[str] = "relative"
     version: ClassVar[int] = 1
@@ -35,15 +37,17 @@ class Relative(Codec):
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict every number of mantissa bits.
 
-        None for tensors that are large or hold anything but positive normal numbers.
+        None for tensors that are large or hold anything but zeros and positive normal numbers.
         """
-        if not 0 < w.size <= LARGEST_TENSOR or float(w.min()) < np.finfo(np.float32).tiny:
+        if not 0 < w.size <= LARGEST_TENSOR or not _takes(w):
             return []
         points = []
+        alive = Layout.of(w.shape).scan(w) > 0
+        zeros_bits = ZERO_BITS * (w.size - np.count_nonzero(alive))
         for m in range(1, MANTISSA_BITS):
             k, centre = _integers(w, m)
-            spread = max(0.3, float(np.sqrt(np.mean(np.square(k, dtype=np.float64)))))
-            bits = ENTRY_BITS + 8 * 6 + w.size * max(0.2, float(np.log2(spread)) + 2.0)
+            spread = max(0.3, _spread(k[alive]))
+            bits = ENTRY_BITS + 8 * 6 + w.size * max(0.2, float(np.log2(spread)) + 2.0) + zeros_bits
             points.append(Point(bits, stat.loss(w.reshape(-1), w.reshape(-1) - _floats(k + centre, m)), self.id, m))
         return points
 
@@ -51,17 +55,19 @@ class Relative(Codec):
         """Round the bit patterns to `knob` bits of mantissa.
 
         Raises:
-            UsageError: there is no such number of bits, or not all weights are positive normal numbers.
+            UsageError: there is no such number of bits, or a weight is neither zero nor a positive normal number.
         """
         del stat
         if not 1 <= knob < MANTISSA_BITS:
             raise UsageError(f"The codec relative cannot keep {knob} bits of mantissa.", "Take a knob of 1 .. 22.")
-        if float(w.min()) < np.finfo(np.float32).tiny:
+        if not _takes(w):
+            wrong = w[(w != 0) & (w < TINY)] if w.any() else w.reshape(-1)
             raise UsageError(
-                f"The codec relative takes positive numbers only, not {float(w.min()):.3g}.", "Take another codec."
+                f"The codec relative takes zeros beside positive numbers only, not {float(wrong.min()):.3g}.",
+                "Take another codec.",
             )
         k, centre = _integers(w, knob)
-        spread = max(0.1, float(np.sqrt(np.mean(np.square(k, dtype=np.float64)))))
+        spread = max(0.1, _spread(k[Layout.of(w.shape).scan(w) > 0]))
         base = UNIT_CLASS + round(4 * float(np.log2(spread)))
         shift = max(0, -(-(base - WIDEST) // 4))
         stream = IntStream(k, Layout.of(w.shape), Levels(max(-127, base - 4 * shift)), shift)
@@ -76,13 +82,22 @@ class Relative(Codec):
         return Layout.of(shape).unscan(_floats(patterns, mantissa), shape)
 
 
+def _takes(w: Float32) -> bool:
+    """Whether all entries are zero or positive normal numbers, and one is not zero."""
+    return bool(w.any() and ((w == 0) | (w >= TINY)).all())
+
+
+def _spread(k: Int32) -> float:
+    return float(np.sqrt(np.mean(np.square(k, dtype=np.float64))))
+
+
 def _integers(w: Float32, mantissa: int) -> tuple[Int32, int]:
     """Rounded bit patterns in scan order less their middle, and that middle."""
     drop = MANTISSA_BITS - mantissa
     patterns = Layout.of(w.shape).scan(w).view(np.int32).astype(np.int64)
     rounded = patterns + (1 << drop >> 1) >> drop
     rounded = np.minimum(rounded, (0x7F7FFFFF >> drop))  # never up to infinity
-    centre = int(np.median(rounded))
+    centre = int(np.median(rounded[rounded > 0]))
     return (rounded - centre).astype(np.int32), centre
 
 

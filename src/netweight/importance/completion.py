@@ -11,6 +11,7 @@ from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.dtypes import is_float, to_float32
 from netweight.errors import UsageError
 from netweight.importance.naming import pair_names
+from netweight.importance.prior import spans
 from netweight.importance.stat import Stat
 from netweight.importance.sums import Sums
 
@@ -105,6 +106,6 @@ def _guess(w: np.ndarray[Any, np.dtype[np.float32]], r: float) -> Stat:
     v = w.astype(np.float64)
     if not np.isfinite(v).all() or not v.any():
         return Stat(r)
-    if v.ndim < 2 and float(v.min()) > 0 and float(v.max()) > SPAN * float(v.min()):
+    if v.ndim < 2 and spans(v, SPAN):
         return Stat(r, relative=True)
     return Stat(r / float(np.mean(v * v)))

@@ -52,7 +52,18 @@ def _vector(values: NDArray[np.float32], energy: float) -> Stat:
     v = values.astype(np.float64)
     if not np.isfinite(v).all() or not v.any() or energy == 0:
         return Stat()
-    low, high = float(v.min()), float(v.max())
-    if low > 0 and high > low * 2.0**OCTAVES:
+    if spans(v, 2.0**OCTAVES):
         return Stat(energy, relative=True)
     return Stat(energy / float(np.mean(v * v)))
+
+
+def spans(values: NDArray[np.floating], factor: float) -> bool:
+    """Tell whether entries are sizes over such a range, as variances are: none negative, at most half of them zeros.
+
+    >>> spans(np.array([0.0, 1e-4, 0.5, 3.0]), 16.0), spans(np.array([-1e-4, 0.5, 3.0]), 16.0)
+    (True, False)
+    """
+    positive = values[values > 0]
+    if 2 * positive.size < values.size or float(values.min()) < 0:
+        return False
+    return float(positive.max()) > factor * float(positive.min())
