@@ -129,3 +129,39 @@ def test_a_real_network_loses_what_is_predicted():
     judged = nw.evaluate(network, tried.archive, batches=found.heldout[:6])
     assert abs(math.log(judged.nats / tried.plan.loss)) < math.log(2)
     assert judged.agreement > 0.95
+
+
+class Bag(torch.nn.Module):
+    """The sum of some tokens' vectors, through a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = torch.nn.Embedding(4096, 32)
+        self.layer = torch.nn.Linear(32, 32, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.tokens(x).sum(1))
+
+
+def test_tokens_that_the_samples_lack_are_foretold():
+    """Frequencies as in a language: most tokens of new inputs' tail were not among the inputs measured."""
+    torch.manual_seed(0)
+    model = Bag()
+    frequencies = 1 / torch.arange(5, 4101, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+
+    def drawn(count: int) -> list[torch.Tensor]:
+        draws = torch.multinomial(frequencies, 8 * 32 * count, replacement=True, generator=generator)
+        return list(draws.reshape(count, 32, 8))
+
+    few, many = drawn(6), drawn(200)
+    importance = nw.measure(model, few, loss="squared")
+    found = secant(model, few, importance, divergence="squared", bits=2.5, codecs=["feedback", "uniform"])
+    assert found.plan.choices["tokens.weight"].codec == "feedback"
+    changed = copy.deepcopy(model)
+    changed.load_state_dict({name: torch.from_numpy(found.archive[name].copy()) for name in found.archive})
+    with torch.no_grad():
+        true = float(torch.cat([(model(x) - changed(x)).square().sum(1) / 2 for x in many]).mean())
+        seen = float(torch.cat([(model(x) - changed(x)).square().sum(1) / 2 for x in few]).mean())
+    assert true > 2 * seen, "the inputs measured do not show it"
+    assert found.plan.loss == pytest.approx(true, rel=0.5)

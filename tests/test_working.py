@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from netweight.checkpoint import open_checkpoint
 from netweight.codecs.base import Point
 from netweight.curve import Curve
-from netweight.working import Found, bent
+from netweight.importance.stat import Stat
+from netweight.working import Found, bent, unseen
 
 SIZES = st.floats(1e-8, 1e2)
 PAIRS = st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=8)
@@ -61,3 +63,30 @@ def test_a_bent_curve_knows_a_cliff():
     assert by_bits[4000.0] == pytest.approx(4.0**-4)
     assert curve.within(3000.0).loss == pytest.approx(4.0**-3)
     assert curve.choose(2e-4).bits > 1.3 * Curve("w", 1000, points).choose(2e-4).bits
+
+
+class Believed(dict):
+    """Importance whose rows are weighted otherwise than they were measured."""
+
+    def __init__(self, believed: Stat, measured: Stat) -> None:
+        super().__init__({"w": believed})
+        self.measured = {"w": measured}
+
+    def raw(self, name: str) -> Stat:
+        return self.measured[name]
+
+
+def test_rows_that_were_not_seen_are_counted():
+    """Against the sums by hand: two tokens of four were seen, and the other two have most of the error."""
+    w = np.ones((4, 2), np.float32)
+    changed = {"w": np.array([[1, 1], [1, 1.5], [0, 0], [2, 0]], np.float32)}
+    measured, believed = np.array([8.0, 8.0, 0.0, 0.0]), np.array([1.6, 1.6, 0.4, 0.4])
+    a = np.eye(2)[None]
+    importance = Believed(Stat(inputs=a, outputs=believed), Stat(inputs=a, outputs=measured))
+    lost = np.array([0.0, 0.25, 2.0, 2.0])
+    expected = np.dot(believed, lost) / np.dot(measured / 4, lost)
+    checkpoint = open_checkpoint({"w": w})
+    assert unseen(checkpoint, importance, changed, ["w"])["w"] == pytest.approx(expected)
+    assert unseen(checkpoint, importance, changed, ["other"]) == {}
+    same = Believed(Stat(inputs=a, outputs=measured), Stat(inputs=a, outputs=measured))
+    assert unseen(checkpoint, same, changed, ["w"]) == {}

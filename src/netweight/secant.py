@@ -10,7 +10,7 @@ pass over a few inputs, and its curve is bent to go through what was measured,
 the secant of the loss instead of its tangent; then the bits are allocated anew. At last all layers are quantised
 together, and one factor for all makes the predicted sum the measured one; what the inputs say that took no part in the
 rounds is noted beside it. Where the importance was measured on these very inputs, errors that were shaped to it cost
-more on new ones, and what is measured counts that much more (`Stat.optimism`).
+more on new ones, and what is measured counts that much more (`Stat.optimism`, and `unseen` for rows such as tokens).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from netweight.importance.core import MODULUS, Importance
 from netweight.importance.given import stats_of
 from netweight.pipeline import Coder, fit
 from netweight.trial import Nats, Trial, mean
-from netweight.working import Found, bent
+from netweight.working import Found, bent, unseen
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +145,9 @@ def secant(
     state = _State(curves, _optimism(importance, batches))
     for done in range(rounds):
         plan = allocate(state.curves(), **target)
-        state = _round(trial, known, coder.encode(plan), plan, state, progress, (done, rounds), cancel)
+        archive = coder.encode(plan)
+        state = state.after(unseen(checkpoint, importance, archive, _shaped(plan)))
+        state = _round(trial, known, archive, plan, state, progress, (done, rounds), cancel)
     return _settled(trial, (known, held), coder, importance, state, target)
 
 
@@ -155,7 +157,9 @@ class _State:
 
     Attributes:
         predicted: curves by the sweep.
-        optimism: what errors shaped to a tensor's statistics cost on new inputs, in what they cost on these.
+        optimism: what errors shaped to a tensor's statistics cost on new inputs, in what they cost on these; nothing
+            where these are new.
+        unseen: the same of errors dealt to rows, by the last plan.
         found: measured divergence by predicted loss.
         tried: points of the plans, in predicted losses.
         whole: what all tensors do together, over the sum of what each does alone.
@@ -163,6 +167,7 @@ class _State:
 
     predicted: Mapping[str, Curve]
     optimism: Mapping[str, float]
+    unseen: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, Found] = field(default_factory=dict)
     tried: Mapping[str, list[Point]] = field(default_factory=dict)
     whole: float = 1.0
@@ -174,16 +179,26 @@ class _State:
 
     def here(self, plan: Plan, names: Iterable[str]) -> float:
         """Sum of a plan's losses on these inputs: less than on new ones where a codec shapes its errors."""
-        points = ((name, plan.choices[name]) for name in names)
-        return sum(p.loss / (self.optimism.get(n, 1.0) if p.codec in _shaping() else 1.0) for n, p in points)
+        shaped = _shaped(plan)
+        points = ((name, plan.choices[name].loss) for name in names)
+        return sum(loss / self._more(name) if name in shaped else loss for name, loss in points)
+
+    def after(self, unseen: Mapping[str, float]) -> _State:
+        """Count rows that these inputs do not have."""
+        return replace(self, unseen=unseen if self.optimism else {})
+
+    def _more(self, name: str) -> float:
+        return self.optimism.get(name, 1.0) * self.unseen.get(name, 1.0)
 
     def loss(self, name: str, nats: float) -> float:
         """Predicted loss behind a point of those curves."""
         return self.found.get(name, Found()).loss(nats / self.whole)
 
 
-def _shaping() -> set[str]:
-    return {name for name, codec in codecs_by_id().items() if codec.structured}
+def _shaped(plan: Plan) -> set[str]:
+    """Tensors whose codec shapes its errors to the importance."""
+    shaping = {name for name, codec in codecs_by_id().items() if codec.structured}
+    return {name for name, point in plan.choices.items() if point.codec in shaping}
 
 
 def _optimism(importance: Importance, batches: Sequence[Any]) -> dict[str, float]:
@@ -254,6 +269,7 @@ def _settled(
     for _ in range(1 if wanted is None else SEARCHES):
         plan, archive = fit(coder, known, **aim)
         everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
+        state = state.after(unseen(coder.checkpoint, importance, archive, _shaped(plan)))
         seen, found = (trial.nats(part, archive, everything) for part in batches)
         here = state.here(plan, everything)
         more = sum(plan.choices[name].loss for name in everything) / here if here > 0 else 1.0

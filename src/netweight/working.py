@@ -14,11 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
+from netweight.archive import Archive
 from netweight.chain import hull
+from netweight.checkpoint import Checkpoint
 from netweight.codecs.base import Point
 from netweight.curve import Curve
+from netweight.dtypes import to_float32
+from netweight.importance.core import Importance
 
-__all__ = ["Found", "bent"]
+__all__ = ["Found", "bent", "unseen"]
 
 NEAR: Final = math.log(1.5)  # predictions nearer than that are one point: their difference is noise
 LEAST_POWER: Final = 0.3
@@ -108,4 +114,37 @@ def bent(curves: Mapping[str, Curve], found: Mapping[str, Found], tried: Mapping
                     points.append(p)
             parts += hull(replace(p, loss=known.nats(p.loss)) for p in points)
         out[name] = Curve(name, curves[name].size, tuple(parts))
+    return out
+
+
+def unseen(checkpoint: Checkpoint, importance: Importance, archive: Archive, names: Iterable[str]) -> dict[str, float]:
+    """Tell what errors cost on new inputs, in what they cost where every row counts as it did in the samples.
+
+        sum g'_i r_i / sum g_i r_i,   r_i = e_i A e_i^T
+
+    g are the rows' weights as measured, g' those believed (`Importance`), both of mean 1. A quantiser leaves the
+    larger errors in rows that count for little; most tokens of a vocabulary do not occur in any 256 sentences, and on
+    those sentences their errors do not show: 13 times the divergence on others, of MiniLM at two bits.
+
+    Args:
+        checkpoint: the network.
+        importance: of it.
+        archive: the network as coded.
+        names: tensors to look at; those without weights of single rows are left out.
+    """
+    out = {}
+    for name in names:
+        stat = importance.get(name)
+        if stat is None or stat.inputs is None or stat.outputs is None or stat.outputs.ndim != 1:
+            continue
+        measured = importance.raw(name).outputs
+        if measured is None or not measured.any():
+            continue
+        info = checkpoint.infos[name]
+        w, v = (to_float32(np.asarray(x), info.dtype) for x in (checkpoint.read(name), archive[name]))
+        error = np.subtract(w, v, dtype=np.float64).reshape(len(stat.inputs), -1, stat.inputs.shape[1])
+        lost = np.einsum("grj,grj->gr", error @ stat.inputs, error).reshape(-1)
+        here, new = (float(np.dot(g / g.mean(), lost)) for g in (measured, stat.outputs))
+        if here > 0 and new > here:
+            out[name] = new / here
     return out
