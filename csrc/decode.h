@@ -82,18 +82,24 @@ static inline void put(reader *d, segment *s, int64_t i, int32_t v, int32_t r) {
     d->escapes++, s->beyond++;
 }
 
+/* The symbol of table entry e off a lane's state, which takes a word where it is low. Returns 0, or -1 where the words run out. */
+static inline int take(reader *d, int l, uint32_t e) {
+    uint32_t y = (((e >> PRECISION) & (SLOTS - 1)) + 1) * (d->x[l] >> PRECISION) + (e & (SLOTS - 1));
+    if (y < LOW) {
+        if (d->end - d->at < 2) return -1;
+        y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
+        d->at += 2;
+    }
+    d->x[l] = y;
+    return 0;
+}
+
 /* Symbols i .. to of a segment, i lane 0's, without classes, neighbours or a trellis, as side information is coded. Returns 0, or -1 where the
  * words run out. */
 static int decode_plain(reader *d, int lanes, const uint32_t *table, segment *s, int64_t i, int64_t to) {
     for (int l = 0; i < to; i++, l = l + 1 == lanes ? 0 : l + 1) {
-        uint32_t y = d->x[l], e = table[y & (SLOTS - 1)];
-        y = (((e >> PRECISION) & (SLOTS - 1)) + 1) * (y >> PRECISION) + (e & (SLOTS - 1));
-        if (y < LOW) {
-            if (d->end - d->at < 2) return -1;
-            y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
-            d->at += 2;
-        }
-        d->x[l] = y;
+        const uint32_t e = table[d->x[l] & (SLOTS - 1)];
+        if (take(d, l, e)) return -1;
         const int32_t v = (int32_t)(e >> 24 ^ CENTRE) - CENTRE;
         put(d, s, i, v, v);
     }
@@ -108,14 +114,8 @@ static int decode_scalar(reader *d, int lanes, const uint32_t *tables, const mod
         int m = to - i < lanes ? (int)(to - i) : lanes;
         contexts(s, q, cls ? cls + (i - from) : NULL, s->out, i, m, table, flip);
         for (int l = 0; l < m; l++) {
-            uint32_t y = d->x[l], e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (y & (SLOTS - 1))];
-            y = (((e >> PRECISION) & (SLOTS - 1)) + 1) * (y >> PRECISION) + (e & (SLOTS - 1));
-            if (y < LOW) {
-                if (d->end - d->at < 2) return -1;
-                y = y << 16 | (uint32_t)d->at[0] | (uint32_t)d->at[1] << 8;
-                d->at += 2;
-            }
-            d->x[l] = y;
+            const uint32_t e = tables[(size_t)(table[l] + (q->codebooks == 2 ? state[l] & 1 : 0)) * SLOTS + (d->x[l] & (SLOTS - 1))];
+            if (take(d, l, e)) return -1;
             int32_t v = unflip((int32_t)(e >> 24 ^ CENTRE) - CENTRE, flip[l]);
             put(d, s, i + l, v, advance(q, v, state + l));
         }

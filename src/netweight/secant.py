@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -181,13 +181,18 @@ class _State:
         """Sum of a plan's losses on these inputs: less than on new ones where a codec shapes its errors."""
         shaped = _shaped(plan)
         points = ((name, plan.choices[name].loss) for name in names)
-        return sum(loss / self._more(name) if name in shaped else loss for name, loss in points)
+        return sum(loss / self._times(name) if name in shaped else loss for name, loss in points)
+
+    def more(self, plan: Plan, names: Collection[str]) -> float:
+        """What a plan's errors cost on new inputs, in what they cost on these."""
+        here = self.here(plan, names)
+        return sum(plan.choices[name].loss for name in names) / here if here > 0 else 1.0
 
     def after(self, unseen: Mapping[str, float]) -> _State:
         """Count rows that these inputs do not have."""
         return replace(self, unseen=unseen if self.optimism else {})
 
-    def _more(self, name: str) -> float:
+    def _times(self, name: str) -> float:
         return self.optimism.get(name, 1.0) * self.unseen.get(name, 1.0)
 
     def loss(self, name: str, nats: float) -> float:
@@ -244,8 +249,7 @@ def _round(
             alone += state.here(plan, names) / state.whole
             continue
         alone += measured
-        more = sum(plan.choices[name].loss for name in names) / state.here(plan, names)
-        ratio = max(more * measured, LEAST_NATS) / predicted
+        ratio = max(state.more(plan, names) * measured, LEAST_NATS) / predicted
         for name in names:
             if losses[name] > 0:
                 found[name] = found.get(name, Found()).also(losses[name], ratio * losses[name])
@@ -271,9 +275,7 @@ def _settled(
         everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
         state = state.after(unseen(coder.checkpoint, importance, archive, _shaped(plan)))
         seen, found = (trial.nats(part, archive, everything) for part in batches)
-        here = state.here(plan, everything)
-        more = sum(plan.choices[name].loss for name in everything) / here if here > 0 else 1.0
-        nats = more * (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
+        nats = state.more(plan, everything) * (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
         if wanted is None or nats < LEAST_NATS or abs(math.log(nats / wanted)) < CLOSE:
             break
         tried.append((math.log(aim["loss"]), math.log(nats)))

@@ -122,6 +122,14 @@ def test_the_ridge_of_weighted_rows_is_that_of_the_best_channel(share):
         assert divergence(kron) <= divergence(np.kron(g + rows * g.min(), a + columns * a.min())) + 1e-6
 
 
+def above_the_bound(w, stat, values, back, nbytes) -> float:
+    """Bits a weight of a file above R(D), by reverse water-filling on the eigenvalues of the loss."""
+    variance = float(np.mean(np.square(w, dtype=np.float64)))
+    lost = 2 * stat.loss(w, w - back)
+    bound_bits = float(gaussian.rate_nats(variance * np.sort(values)[::-1], lost)) / np.log(2) / w.size
+    return 8 * nbytes / w.size - bound_bits
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_weighted_rows_come_close_to_the_bound_and_not_below(codec):
     """Reverse water-filling on the products of g and the eigenvalues of A."""
@@ -130,11 +138,7 @@ def test_weighted_rows_come_close_to_the_bound_and_not_below(codec):
     values = np.kron(stat.outputs, np.linalg.eigvalsh(2.0 * stat.inputs[0]))
     for factor in (1.0, 0.25):
         back, nbytes = there_and_back(codec, w, stat, index_of(factor * middling(w, stat)))
-        variance = float(np.mean(np.square(w, dtype=np.float64)))
-        lost = 2 * stat.loss(w, w - back)
-        bound_bits = float(gaussian.rate_nats(variance * np.sort(values)[::-1], lost)) / np.log(2) / w.size
-        above = 8 * nbytes / w.size - bound_bits
-        assert 0 < above < (0.25 if codec.grid.bits else 0.45)
+        assert 0 < above_the_bound(w, stat, values, back, nbytes) < (0.25 if codec.grid.bits else 0.45)
         through = stat.weight * np.sum(stat.outputs[:, None] * (back @ stat.inputs[0]) * (w - back))
         assert abs(through) <= 1e-6 * stat.loss(w, w), "golden rule 1 in the metric of the loss"
 
@@ -150,11 +154,7 @@ def test_correlated_outputs_come_close_to_the_bound_and_not_below(codec):
     values = np.kron(np.linalg.eigvalsh(stat.outputs), np.linalg.eigvalsh(2.0 * stat.inputs[0]))
     for factor in (1.0, 0.25):
         back, nbytes = there_and_back(codec, w, stat, index_of(factor * middling(w, stat)))
-        variance = float(np.mean(np.square(w, dtype=np.float64)))
-        lost = 2 * stat.loss(w, w - back)
-        bound_bits = float(gaussian.rate_nats(variance * np.sort(values)[::-1], lost)) / np.log(2) / w.size
-        above = 8 * nbytes / w.size - bound_bits
-        assert 0 < above < (0.4 if codec.grid.bits else 0.55)
+        assert 0 < above_the_bound(w, stat, values, back, nbytes) < (0.4 if codec.grid.bits else 0.55)
         through = stat.weight * np.sum((stat.outputs @ back @ stat.inputs[0]) * (w - back))
         assert abs(through) <= 1e-6 * stat.loss(w, w)
 
