@@ -58,7 +58,10 @@ def test_what_is_written_is_read(source, fine):
         if same:
             inner = freq[2:255]  # -126 .. 126
             unlike = np.count_nonzero(inner != inner[::-1])
-            assert unlike <= 8, "but for the few symbols that the rounding to 4096 goes to"
+            # Too much is at most one for each frequency of 1, and is taken in halves of the largest, which only falls:
+            # so many symbols pay, each unlike its mirror image, and the last for what is left.
+            payers = 1 + np.count_nonzero(freq == 1) // (int(freq.max()) // 2)
+            assert unlike <= 2 * payers, "but for the few symbols that the rounding to 4096 goes to"
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0, 4.0, 16.0])
