@@ -129,7 +129,12 @@ def test_lossy_codecs_refuse(codec, array, text):
 @pytest.mark.parametrize(
     ("codec", "knob", "array", "text"),
     [
-        ("relative", 8, np.float32([0.5, -0.25]), "'w': The codec relative takes zeros beside positive numbers only, not -0.25."),
+        (
+            "relative",
+            8,
+            np.float32([0.5, -0.25]),
+            "'w': The codec relative takes zeros beside positive numbers only, not -0.25.",
+        ),
         ("relative", 23, np.float32([0.5, 0.25]), "'w': The codec relative cannot keep 23 bits of mantissa."),
         ("uniform", -40_000, np.float32([0.5, 0.25]), "'w': The uniform step of knob -40000 is too fine"),
     ],

@@ -9,7 +9,8 @@ from benchmarks.networks import find
 
 from .core import DATA, Task
 from .images import lenet5, mobilenet_v2, resnet
-from .language import minilm, stories260k
+from .sentences import minilm
+from .stories import stories260k
 
 __all__ = ["TASKS", "task"]
 
