@@ -14,6 +14,7 @@ from netweight.chain import Chain, hull
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.codecs.base import Point, takes
 from netweight.codecs.exact import Exact
+from netweight.codecs.machine import machine_of
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
 from netweight.importance.given import stats_of
@@ -83,6 +84,7 @@ def sweep(
     *,
     codecs: Sequence[str] | None = None,
     executor: Executor | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Curve]:
     """Predict rate and loss of every tensor at the codecs' knobs, from a sample of its weights.
@@ -93,6 +95,7 @@ def sweep(
             (`importance.prior`).
         codecs: ids to allow; those tried by default (`Codec.default`) if None.
         executor: anything with `map`; tasks carry the checkpoint's path and a name, never a tensor.
+        device: of torch, such as "cuda", for codecs that have a form for it (docs/codecs.md); None for the processor.
         progress: called with ("sweep", done, total).
 
     Returns:
@@ -100,7 +103,7 @@ def sweep(
         (integers, NaN) has the one point of `exact`.
 
     Raises:
-        UsageError: a codec is unknown, or the source cannot be opened.
+        UsageError: a codec is unknown, the source cannot be opened, or torch has no such device.
         FormatError: the source is damaged.
 
     >>> import numpy as np
@@ -110,10 +113,12 @@ def sweep(
     """
     checkpoint = open_checkpoint(source)
     choose(codecs)
+    machine_of(device)
     names = list(checkpoint.infos)
     # The task carries the whole mapping, which a measured importance pickles as its path: a matrix' importance can be
     # larger than the matrix, and only the task that needs it reads it.
-    task = partial(_curve, checkpoint, stats_of(checkpoint, importance), None if codecs is None else tuple(codecs))
+    stats, ids = stats_of(checkpoint, importance), None if codecs is None else tuple(codecs)
+    task = partial(_curve, checkpoint, stats, ids, device=device)
     order = sorted(names, key=lambda name: -checkpoint.infos[name].size)
     found: dict[str, Curve] = {}
     for done, curve in enumerate(run(executor, task, order)):
@@ -181,7 +186,13 @@ def _along(points: Sequence[Point], nothing: float, flat: float) -> list[Point]:
     ]
 
 
-def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str, ...] | None, name: str) -> Curve:
+def _curve(
+    checkpoint: Checkpoint,
+    stats: Mapping[str, Stat],
+    codecs: tuple[str, ...] | None,
+    name: str,
+    device: str | None = None,
+) -> Curve:
     info, stat = checkpoint.infos[name], stats.get(name, PLAIN)
     lossy, exact = choose(codecs)
     raw = checkpoint.read(name)
@@ -195,7 +206,8 @@ def _curve(checkpoint: Checkpoint, stats: Mapping[str, Stat], codecs: tuple[str,
             for codec in sorted(lossy, key=lambda codec: (not codec.progressive, bool(codec.rival))):
                 if (codec.progressive or not refines) and all(p.codec != codec.instead_of for p in points):
                     beside = large and any(point.codec == codec.rival for point in points)
-                    ask = codec.sweep_high if beside else codec.sweep
+                    on = codec.on(device)
+                    ask = on.sweep_high if beside else on.sweep
                     found = ask(w, stat if codec.structured or vector else stat.flat())
                     if codec.structured:
                         points += _on_new_inputs(found, stat.optimism)

@@ -1,13 +1,13 @@
 """Successive quantisation column by column, and its scan, in C where it was built, and in NumPy: the same integers."""
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from netweight import kernels_numpy_feedback
 from netweight.clibrary import LIBRARY, CSuccessive, call
-from netweight.kernel_types import Bytes, Float32, Int16, Int32, Uint16
+from netweight.kernel_types import LANES, Bytes, Float32, Int16, Int32, Uint16
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,26 @@ def feedback(
     ):
         raise MemoryError(f"no memory for a trellis of {1 << how.bits} states over {how.rows} weights")
     return k, r
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A matrix on its way through `feedback`, whose arguments these are; x is changed in place."""
+
+    start: Float32
+    m: Float32
+    down: Float32 | None
+    paid: tuple[Float32, Float32]
+    how: Successive
+    rate: Int32
+    x: Float32
+    state: Bytes = field(default_factory=lambda: np.zeros(LANES, np.uint8))
+
+    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
+        """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
+        return feedback(
+            self.x, self.start, self.m, self.down, self.paid, self.how, columns, contexts, self.rate, self.state
+        )
 
 
 def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: int, size: int, top: int) -> Bytes:

@@ -13,6 +13,7 @@ from netweight.archive import Archive, Group, Header
 from netweight.archive.encoding import Block, encode_job
 from netweight.archive.grouping import Job, group
 from netweight.checkpoint import Checkpoint, open_checkpoint
+from netweight.codecs.machine import machine_of
 from netweight.curve import FLATTEST, Curve, Progress, Source, run, sweep
 from netweight.errors import UsageError
 from netweight.importance.given import record_of, stats_of
@@ -44,6 +45,7 @@ def compress(
     importance: Mapping[str, Stat] | None = None,
     codecs: Sequence[str] | None = None,
     executor: Executor | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
     force: bool = False,
 ) -> Archive:
@@ -61,11 +63,12 @@ def compress(
         importance: by tensor, as `measure` gives it; the file says where it comes from.
         codecs: ids to allow; those tried by default (`Codec.default`) if None.
         executor: anything with `map`.
+        device: of torch, such as "cuda"; see `sweep`.
         progress: called with (stage, done, total).
         force: replace an existing file.
 
     Raises:
-        UsageError: not exactly one target, an unknown codec, or an existing file.
+        UsageError: not exactly one target, an unknown codec or device, or an existing file.
         TargetError: the target is out of reach.
         FormatError: the source is damaged or unsafe.
         OutputError: the file cannot be written.
@@ -81,10 +84,10 @@ def compress(
         raise UsageError(f"{len(given)} targets are given.", "Give one of size, bits, loss, slope and plan.")
     stats = stats_of(checkpoint, importance)
     if plan is not None:
-        archive = encode(checkpoint, plan, stats, executor=executor, progress=progress)
+        archive = encode(checkpoint, plan, stats, executor=executor, device=device, progress=progress)
     else:
-        curves = sweep(checkpoint, stats, codecs=codecs, executor=executor, progress=progress)
-        coder = Coder(checkpoint, stats, executor, progress)
+        curves = sweep(checkpoint, stats, codecs=codecs, executor=executor, device=device, progress=progress)
+        coder = Coder(checkpoint, stats, executor, progress, device)
         _, archive = fit(coder, curves, size=size, bits=bits, loss=loss, slope=slope)
     if out is not None:
         archive.save(out, force=force)
@@ -164,8 +167,15 @@ class Coder:
     """Encodes plans for one checkpoint; sections whose plan did not change since the last time are kept."""
 
     def __init__(
-        self, checkpoint: Checkpoint, stats: Mapping[str, Stat], executor: Executor | None, progress: Progress | None
+        self,
+        checkpoint: Checkpoint,
+        stats: Mapping[str, Stat],
+        executor: Executor | None,
+        progress: Progress | None,
+        device: str | None = None,
     ) -> None:
+        machine_of(device)
+        self.device = device
         self.checkpoint, self.stats, self.executor, self.progress = checkpoint, stats, executor, progress
         self.kept: dict[Job, list[Block]] = {}
         self.sha256 = checkpoint.sha256()
@@ -178,9 +188,8 @@ class Coder:
             (job for job in jobs if job not in self.kept), key=lambda job: -sum(infos[name].size for name in job.names)
         )
         blocks = {job: self.kept[job] for job in jobs if job in self.kept}
-        for job, made in zip(
-            new, run(self.executor, partial(encode_job, self.checkpoint, self.stats), new), strict=True
-        ):
+        task = partial(encode_job, self.checkpoint, self.stats, device=self.device)
+        for job, made in zip(new, run(self.executor, task, new), strict=True):
             blocks[job] = made
             if self.progress:
                 self.progress("encode", len(blocks), len(jobs))
@@ -197,6 +206,7 @@ def encode(
     importance: Mapping[str, Stat] | None = None,
     *,
     executor: Executor | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Archive:
     """Code every tensor as a plan says; each chunk is decoded and compared before it counts.
@@ -206,10 +216,11 @@ def encode(
         plan: codec and knob by tensor.
         importance: by tensor; see `sweep`.
         executor: anything with `map`; a task is a section.
+        device: of torch, such as "cuda"; see `sweep`.
         progress: called with ("encode", done, total).
 
     Raises:
-        UsageError: the plan does not fit the source.
+        UsageError: the plan does not fit the source, or torch has no such device.
 
     >>> import numpy as np
     >>> source = {"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)}
@@ -220,7 +231,7 @@ def encode(
     checkpoint = open_checkpoint(source)
     stats = stats_of(checkpoint, importance)
     _require_match(checkpoint, plan)
-    return Coder(checkpoint, stats, executor, progress).encode(plan)
+    return Coder(checkpoint, stats, executor, progress, device).encode(plan)
 
 
 def _require_match(checkpoint: Checkpoint, plan: Plan) -> None:

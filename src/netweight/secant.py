@@ -104,6 +104,7 @@ def secant(
     codecs: Sequence[str] | None = None,
     rounds: int = ROUNDS,
     executor: Executor | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
     cancel: Callable[[], bool] | None = None,
     **target: Any,
@@ -124,6 +125,7 @@ def secant(
         codecs: ids to allow; those tried by default if None.
         rounds: of measuring and allocating; 0 only checks the sum.
         executor: anything with `map`.
+        device: of torch, on which codecs compute; see `sweep`. The network stays where it is.
         progress: called with ("secant", done, total).
         cancel: asked before each pass; if true, what was found so far is used.
         target: exactly one of size, bits, loss (nats) and slope.
@@ -137,10 +139,10 @@ def secant(
         raise UsageError(f"There are {len(batches)} batches.", "Give two or more: one is held out for the last check.")
     importance = _measured(checkpoint, importance)
     if curves is None:
-        curves = sweep(checkpoint, importance, codecs=codecs, executor=executor, progress=progress)
+        curves = sweep(checkpoint, importance, codecs=codecs, executor=executor, device=device, progress=progress)
     held = list(batches[2::3] or batches[1:])
     known = [batch for j, batch in enumerate(batches) if j % 3 != 2] if len(batches) > 2 else [batches[0]]
-    coder = Coder(checkpoint, importance, executor, None)
+    coder = Coder(checkpoint, importance, executor, None, device)
     trial = Trial(model, checkpoint, divergence, forward)
     state = _State(curves, _optimism(importance, batches))
     for done in range(rounds):

@@ -53,13 +53,14 @@ class Block:
         return len(self.prelude) + sum(map(len, self.chunks))
 
 
-def encode_job(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job) -> list[Block]:
+def encode_job(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job, device: str | None = None) -> list[Block]:
     """Code the tensors of a section, one block for each stream of the codec.
 
     Args:
         checkpoint: where they are.
         stats: importance by tensor; asked for one tensor at a time, since a matrix' can be larger than the matrix.
         job: which, and how.
+        device: of torch, for codecs that have a form for it.
 
     Raises:
         UsageError: no installed codec has the job's id, or it cannot take a tensor.
@@ -69,12 +70,12 @@ def encode_job(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job) -> l
     codec = codecs().get(job.codec)
     if codec is None:
         raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
-    parts = []
+    parts, on = [], codec.on(device)
     for name, knob in zip(job.names, job.knobs, strict=True):
         w = _weights(checkpoint, name, codec)
         try:
             stat = stats.get(name, PLAIN)
-            parts.append(codec.encode(w, stat if codec.structured else stat.flat(), knob))
+            parts.append(on.encode(w, stat if codec.structured else stat.flat(), knob))
         except UsageError as error:  # codecs know no names
             raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None
     blocks = []

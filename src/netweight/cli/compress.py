@@ -102,17 +102,27 @@ def _compressed(checkpoint: Checkpoint, options: Namespace, executor: Executor, 
             importance=measured(options),
             codecs=options.codec,
             executor=executor,
+            device=options.device,
             progress=progress,
         )
     chosen = _plan(checkpoint, options, executor, progress)
-    return pipeline.encode(checkpoint, chosen, measured(options), executor=executor, progress=progress)
+    return pipeline.encode(
+        checkpoint, chosen, measured(options), executor=executor, device=options.device, progress=progress
+    )
 
 
 def _plan(checkpoint: Checkpoint, options: Namespace, executor: Executor, progress: Progress) -> Plan:
     """The plan given, or the one that meets the target; where nothing may be lost there is only one."""
     if getattr(options, "plan", None) is not None:
         return Plan.from_json(_text(existing(options.plan)))
-    curves = sweep(checkpoint, measured(options), codecs=options.codec, executor=executor, progress=progress)
+    curves = sweep(
+        checkpoint,
+        measured(options),
+        codecs=options.codec,
+        executor=executor,
+        device=options.device,
+        progress=progress,
+    )
     wanted = target(options)
     if wanted:
         return allocate(curves, **wanted)

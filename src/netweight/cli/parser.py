@@ -230,6 +230,7 @@ def _add_effort(verb: argparse.ArgumentParser) -> None:
         "--codec", metavar="NAME", action="append", help="allow this codec only; may be given again (default: all)"
     )
     _add_workers(verb)
+    verb.add_argument("--device", metavar="NAME", help="of torch, such as cuda: measured layers are computed there")
 
 
 def _add_workers(verb: argparse.ArgumentParser) -> None:

@@ -142,6 +142,14 @@ class Codec(ABC):
     instead_of: ClassVar[str] = ""
     progressive: ClassVar[bool] = False
 
+    def on(self, device: str | None) -> "Codec":  # noqa: ARG002 - for those that have such a form
+        """Give the one that computes on a device of torch, such as "cuda"; itself where it has no such form.
+
+        Raises:
+            UsageError: torch is not installed, or has no such device.
+        """
+        return self
+
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """Give the scan of a shape; a codec that needs another than all others says so here."""
         return Layout.of(shape)

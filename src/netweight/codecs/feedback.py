@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from netweight.codecs.base import Codec, Parts, Point, step_of
 from netweight.codecs.lattice import Grid
+from netweight.codecs.machine import HOST, Machine, machine_of
 from netweight.codecs.preview import preview
 from netweight.codecs.ridge import Matrix, Spectrum, matrix_of
 from netweight.codecs.steps import step_table
@@ -38,13 +39,13 @@ from netweight.kernels import LANES, Float32
 LESSON = 64  # rows that teach the tables
 
 
-def search(problem: Problem, grid: Grid) -> Found:
+def search(problem: Problem, grid: Grid, machine: Machine) -> Found:
     """Quantise some rows, or all of them in haste, to learn the tables, then all of them."""
     lesson = problem
     if len(problem.m) == 1 and problem.down is None:
         lesson = problem.of_rows(spread(problem.layout.rows, problem.layout.columns, LESSON))
-    first = quantise(lesson, grid, first_rates(grid, problem.layout), FEW)
-    return quantise(problem, grid, learnt_rates(first.counts, grid, problem.layout))
+    first = quantise(lesson, grid, first_rates(grid, problem.layout), FEW, machine)
+    return quantise(problem, grid, learnt_rates(first.counts, grid, problem.layout), machine=machine)
 
 
 class Feedback(Codec):
@@ -55,6 +56,13 @@ class Feedback(Codec):
     reals: ClassVar[tuple[str, ...]] = ("scale",)
     structured: ClassVar[bool] = True
     grid = Grid(BITS, TRELLIS_KAPPA)
+    machine: Machine = HOST
+
+    def on(self, device: str | None) -> "Feedback":
+        """Give the one that computes on a device; its integers differ by ties, where sums are rounded otherwise."""
+        found = type(self)()
+        found.machine = machine_of(device)
+        return found
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
         """Down the columns."""
@@ -69,7 +77,7 @@ class Feedback(Codec):
         return [] if matrix is None else preview(self.id, matrix, self.grid)
 
     def _matrix(self, w: Float32, stat: Stat) -> Matrix | None:
-        matrix = matrix_of(w, stat)
+        matrix = matrix_of(w, stat, self.machine)
         return matrix if matrix is None or matrix.layout.lanes == LANES or not self.grid.bits else None
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
@@ -93,7 +101,7 @@ class Feedback(Codec):
                 f"The {self.id} step of knob {knob} is too fine: a target is {largest:.3g} steps.",
                 "Take a larger knob.",
             )
-        found = search(prepared.problem, self.grid)
+        found = search(prepared.problem, self.grid, self.machine)
         v = weights_of(found, prepared).reshape(matrix.w.shape)
         scale = np.float32(gain(matrix, v))
         stream = IntStream(scanned(found.k, matrix.layout), matrix.layout, prepared.problem.levels, 0, RUN)

@@ -89,7 +89,7 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
         return None
     rates = first_rates(grid, problem.layout)
     for survivors in (FEW, SURVIVORS):
-        found = quantise(problem, grid, rates, survivors)
+        found = quantise(problem, grid, rates, survivors, matrix.machine)
         rates = learnt_rates(found.counts, grid, problem.layout)
     v = weights_of(found, ready).reshape(some.w.shape)
     error = some.w - gain(some, v) * v
@@ -119,7 +119,7 @@ def _apart(target: Target, some: Matrix, theta: float, rows: NDArray[np.intp]) -
     if target.more is None:
         return target, apart
     white = np.random.default_rng(0).standard_normal(some.w.shape)
-    noise = np.linalg.solve(np.swapaxes(target.factor, 1, 2), np.swapaxes(white, 1, 2)).swapaxes(1, 2)
+    noise = some.machine.solve(np.swapaxes(target.factor, 1, 2), np.swapaxes(white, 1, 2)).swapaxes(1, 2)
     noise *= np.sqrt(theta * target.more[rows] / square)[:, :, None]
     return replace(target, shrunk=target.shrunk + noise, down=None), replace(apart, w=apart.w + noise)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.codecs.machine import HOST, Machine
 from netweight.entropy.layout import Layout
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
@@ -43,6 +44,7 @@ class Matrix:
         layout: scan.
         g: float64 [groups, rows of one], of mean 1: what the outputs of the rows count for; None where all count alike.
         full: float64 [rows, rows]: G of one group, with the diagonal g; None where only that is known, or worth it.
+        machine: where its products and decompositions are computed.
     """
 
     w: Array
@@ -50,12 +52,14 @@ class Matrix:
     layout: Layout
     g: Array | None = None
     full: Array | None = None
+    machine: Machine = HOST
 
     def through(self, v: Array) -> Array:
         """Give G V A."""
+        found = self.machine.product(v, self.a)
         if self.full is not None:
-            return np.asarray(self.full @ (v @ self.a))
-        return np.asarray(v @ self.a if self.g is None else self.g[:, :, None] * (v @ self.a))
+            return self.machine.product(self.full, found)
+        return found if self.g is None else self.g[:, :, None] * found
 
     def of_rows(self, rows: NDArray[np.intp]) -> "Matrix":
         """Keep some rows of each group, of G the diagonal; the layout stays."""
@@ -85,7 +89,7 @@ class Target:
     more: Array | None = None
 
 
-def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
+def matrix_of(w: Float32, stat: Stat, machine: Machine = HOST) -> Matrix | None:
     """Arrange a tensor, None where the statistics say nothing of its columns."""
     a = stat.inputs
     if a is None or w.ndim < 2 or w.size == 0 or a.shape[1] != w.size // w.shape[0] or w.shape[0] % a.shape[0]:
@@ -109,12 +113,12 @@ def matrix_of(w: Float32, stat: Stat) -> Matrix | None:
     traces = np.trace(moments, axis1=1, axis2=2)
     if not (np.isfinite(moments).all() and traces.min() > 0):
         return None
-    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout, g, full)
+    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout, g, full, machine)
 
 
-def _upper(a: Array) -> Array:
+def _upper(a: Array, machine: Machine) -> Array:
     """Upper triangular U of A = U U^T."""
-    return np.asarray(np.linalg.cholesky(a[..., ::-1, ::-1])[..., ::-1, ::-1], np.float64)
+    return machine.cholesky(a[..., ::-1, ::-1])[..., ::-1, ::-1]
 
 
 def column_order(layout: Layout) -> NDArray[np.intp]:
@@ -157,15 +161,16 @@ class Spectrum:
     @classmethod
     def of(cls, matrix: Matrix) -> "Spectrum":
         """Decompose."""
-        values, basis = np.linalg.eigh(matrix.a)
-        along = matrix.w @ basis
+        machine = matrix.machine
+        values, basis = machine.eigh(matrix.a)
+        along = machine.product(matrix.w, basis)
         groups, height, n = matrix.w.shape
         values = np.maximum(values, 0.0)
         size = np.einsum("grj,grj,gj->gr", along, along, values) / n
         weights, rows = np.ones((groups, height)) if matrix.g is None else matrix.g, None
         if matrix.full is not None:
-            found, rows = np.linalg.eigh(matrix.full)
-            weights, along = np.maximum(found, LEAST)[None], rows.T @ along
+            found, rows = machine.eigh(matrix.full)
+            weights, along = np.maximum(found, LEAST)[None], machine.product(rows.T, along)
         level, at = np.unique(np.rint(BINS * np.log2(weights)), return_inverse=True)
         at = at.reshape(groups, height)
         counts, energy = np.zeros((groups, level.size)), np.zeros((groups, level.size, n))
@@ -221,28 +226,28 @@ class Spectrum:
             theta: loss of a whitened component, twice.
             rows: of each group; all if None.
         """
-        ridge = self.ridge(theta)
+        ridge, machine = self.ridge(theta), self.matrix.machine
         scale, gamma, mu = self._nearest(ridge)
         along, weights = self._of_rows(rows if self.rows is None else None)
         kept = weights[:, :, None] * self.values[:, None]
         kept /= kept + ridge[:, None, None]
         kept *= along
         ridged = self.matrix.a + mu[:, None, None] * np.eye(self.values.shape[1])
-        shrunk = kept @ np.swapaxes(self.basis, 1, 2)
+        shrunk, factor = machine.product(kept, np.swapaxes(self.basis, 1, 2)), _upper(ridged, machine)
         if self.rows is None:
             square = scale[:, None] * (self.weights + gamma[:, None])
-            return Target(ridge, shrunk, _upper(ridged), np.sqrt(square), square * self.size)
-        shrunk = (self.rows if rows is None else self.rows[rows]) @ shrunk
+            return Target(ridge, shrunk, factor, np.sqrt(square), square * self.size)
+        shrunk = machine.product(self.rows if rows is None else self.rows[rows], shrunk)
         values = scale[0] * (self.weights[0] + gamma[0])
         diagonal = np.square(self.rows) @ values
         down = more = None
         if 0.5 * float(np.mean(np.log2(diagonal)) - np.mean(np.log2(values))) > LISTED_BITS:
-            down = _upper((self.rows * values) @ self.rows.T)
+            down = _upper(machine.product(self.rows * values, self.rows.T), machine)
             inverse = np.square(self.rows) @ (1 / values)
             diagonal = np.square(np.diagonal(down))
             more = np.maximum(inverse * diagonal - 1, 0.0)
         square = diagonal[None]
-        return Target(ridge, shrunk, _upper(ridged), np.sqrt(square), square * self.size, down, more)
+        return Target(ridge, shrunk, factor, np.sqrt(square), square * self.size, down, more)
 
     def expected(self, theta: float, rows: NDArray[np.intp] | None = None) -> Array:
         """Loss of some rows that the channel expects, twice: [groups, rows]."""
@@ -265,7 +270,7 @@ class Spectrum:
         """Loss of some rows that the channel expects, twice, were each measured by V_ii^2 alone."""
         _, _, mu = self._nearest(found.mu)
         bias = self.matrix.w[:, rows] - found.shrunk
-        lost = np.sum((bias @ self.matrix.a) * bias, axis=2) * np.square(found.rows[:, rows])
+        lost = np.sum(self.matrix.machine.product(bias, self.matrix.a) * bias, axis=2) * np.square(found.rows[:, rows])
         return float(np.sum(lost)) + theta * rows.size * float(np.sum(self.values / (self.values + mu[:, None])))
 
     def rates(self, theta: float) -> Array:

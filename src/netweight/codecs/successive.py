@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from netweight import kernels
 from netweight.codecs.lattice import MIRROR, PRIOR_COUNT, Grid, price, prior
+from netweight.codecs.machine import HOST, Machine
 from netweight.entropy.layout import CLASSES, Layout, Levels, segment
 from netweight.entropy.stream import model_of, symmetric, table_count
 from netweight.entropy.trellis import TAPS
 from netweight.kernels import Bytes, Float32, Int16, Int32, Model
-from netweight.kernels_feedback import Successive, feedback
+from netweight.kernels_feedback import Successive
 
 BLOCK = 32  # columns between two updates of all that follow
 # Paths of a column that are kept where its rows see each other. Against a search over all states that looks at what the
@@ -100,7 +101,7 @@ def learnt_rates(counts: NDArray[np.int64], grid: Grid, layout: Layout) -> Int32
     return price(learnt, grid.kappa)
 
 
-def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVORS) -> Found:
+def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVORS, machine: Machine = HOST) -> Found:
     """Choose all integers, block of columns by block of columns.
 
     Args:
@@ -108,6 +109,7 @@ def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVO
         grid: which search.
         rate: int32 [T, 256], in its metric.
         survivors: paths of a column that are kept where its rows see each other.
+        machine: where.
     """
     layout = problem.layout
     n, rows = problem.x.shape
@@ -117,17 +119,14 @@ def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVO
     if grid.bits:
         how = replace(how, span=span, run=piece, bits=grid.bits, tap0=TAPS[grid.bits][0], tap1=TAPS[grid.bits][1])
     classes = problem.levels.sums(layout)
-    x = problem.x.copy()
     k, r = np.empty((n, rows), np.int16), np.empty((n, rows), np.float32)
-    state = np.zeros(kernels.LANES, np.uint8)
     tables = rate.reshape(-1, model.codebooks, 256)
+    work = machine.columns(problem.x, problem.m, problem.down, (problem.rho, problem.tilt), how, tables)
     for plane in range(layout.positions):
         for at in range(plane * layout.columns, (plane + 1) * layout.columns, BLOCK):
             part = range(at, min(at + BLOCK, (plane + 1) * layout.columns))
             context = _contexts(r, classes, part, model, problem)
-            k[part.start : part.stop], r[part.start : part.stop] = feedback(
-                x, problem.x, problem.m, problem.down, (problem.rho, problem.tilt), how, part, context, tables, state
-            )
+            k[part.start : part.stop], r[part.start : part.stop] = work.quantise(part, context)
     return Found(k, r, _counts(k, problem, model))
 
 

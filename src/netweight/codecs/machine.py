@@ -1,0 +1,89 @@
+"""Where the arithmetic of feedback is done: here by NumPy and the C library, or on a device of torch."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netweight.errors import UsageError
+from netweight.kernel_types import Bytes, Float32, Int16, Int32, Uint16
+from netweight.kernels_feedback import Columns, Successive
+
+Array = NDArray[np.float64]
+
+
+class Work(Protocol):
+    """A matrix that is being quantised, block of columns by block of columns."""
+
+    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
+        """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
+
+
+class Machine(Protocol):
+    """Linear algebra in double precision, of one matrix or a stack of them, and the search for integers."""
+
+    def product(self, a: Array, b: Array) -> Array:
+        """Give a b."""
+
+    def eigh(self, a: Array) -> tuple[Array, Array]:
+        """Eigenvalues, ascending, and eigenvectors."""
+
+    def cholesky(self, a: Array) -> Array:
+        """Lower triangular L of a = L L^T."""
+
+    def solve(self, a: Array, b: Array) -> Array:
+        """Solve a x = b for a lower triangular a."""
+
+    def columns(
+        self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
+    ) -> Work:
+        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x stays as it is."""
+
+
+class Host:
+    """The processor."""
+
+    def product(self, a: Array, b: Array) -> Array:
+        """Give a b."""
+        return np.asarray(a @ b)
+
+    def eigh(self, a: Array) -> tuple[Array, Array]:
+        """Eigenvalues, ascending, and eigenvectors."""
+        values, basis = np.linalg.eigh(a)
+        return values, basis
+
+    def cholesky(self, a: Array) -> Array:
+        """Lower triangular L of a = L L^T."""
+        return np.asarray(np.linalg.cholesky(a), np.float64)
+
+    def solve(self, a: Array, b: Array) -> Array:
+        """Solve a x = b for a lower triangular a."""
+        return np.asarray(np.linalg.solve(a, b))
+
+    def columns(
+        self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
+    ) -> Work:
+        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x stays as it is."""
+        return Columns(x, m, down, paid, how, rate, x.copy())
+
+
+HOST = Host()
+
+
+def machine_of(device: str | None) -> Machine:
+    """Give the one that computes on a device of torch, such as "cuda" or "cuda:1", or here if None.
+
+    Raises:
+        UsageError: torch is not installed, or has no such device.
+    """
+    if device is None:
+        return HOST
+    try:
+        from netweight.kernels_torch import device_of
+    except ImportError:
+        raise UsageError(
+            f"The device {device!r} needs torch, which is not installed.",
+            'Install it ("netweight[torch]"), or name no device.',
+        ) from None
+    found: Machine = device_of(str(device))
+    return found
