@@ -66,17 +66,16 @@ def run(seed: int, data: Path, full: bool, resume: Path | None = None) -> Result
 
 
 def finished(network: Network, tests: int, full: bool, folder: Path | None, seed: int) -> Scores:
-    """Scores of a network, read again where the folder has them."""
-    places = {
-        f"{method} {k}": (method, s) for method in (*RULES, *OURS) for k, s in enumerate(SPARSITIES[network.name])
-    }
-    names = {place: name for name, place in places.items()}
+    """Scores of a network, read again where the folder has them; in the order of `judged`."""
+    points = SPARSITIES[network.name]
+    places = {(method, s): f"{method} {k}" for k, s in enumerate(points) for method in (*RULES, *OURS)}
 
     def make(_: Path | None) -> Arrays:
-        return arrays_of({names[place]: score for place, score in judged(network, tests, full).items()})
+        return arrays_of({places[place]: score for place, score in judged(network, tests, full).items()})
 
-    key = f"one_shot_pruning-{network.name.replace('/', '-')}-{stamp(seed, tests, full, SPARSITIES[network.name])}"
-    return {places[name]: score for name, score in scores_of(kept(folder, key, make)).items()}
+    key = f"one_shot_pruning-{network.name.replace('/', '-')}-{stamp(seed, tests, full, points)}"
+    found = scores_of(kept(folder, key, make))
+    return {place: found[name] for place, name in places.items() if name in found}
 
 
 def judged(network: Network, tests: int, full: bool) -> Scores:

@@ -292,6 +292,16 @@ def test_what_is_surely_above_and_the_verdict_on_it():
     assert "lamp against erk 1 / 0" in text
 
 
+def test_one_shot_scores_that_were_kept_are_the_same_in_the_same_order(data, tmp_path, monkeypatch):
+    one_shot, network = module("one_shot_pruning"), module("networks").load("lenet300", data)
+    monkeypatch.setitem(one_shot.SPARSITIES, "lenet300", (0.9, 0.5))
+    plain, first, again = (one_shot.finished(network, 60, False, folder, 0) for folder in (None, tmp_path, tmp_path))
+    assert list(plain) == list(first) == list(again)
+    assert [place for place in plain if place[0] == "lamp"] == [("lamp", 0.9), ("lamp", 0.5)]
+    assert all(np.array_equal(plain[place].losses_nats, score.losses_nats) for place, score in again.items())
+    assert len({score.loss_nats for score in plain.values()}) > len(one_shot.RULES)
+
+
 def test_a_vgg_learns_from_its_teacher_and_is_kept(data, tmp_path):
     """Thirteen convolutions, one linear layer; the same seed gives the same weights, which are read again."""
     networks, retraining, vgg = module("networks"), module("retraining"), module("vgg")
