@@ -84,7 +84,7 @@ def test_what_is_predicted_is_for_new_inputs(model):
     assert {found.plan.choices[name].codec for name in found.factors} == {"feedback"}
     new, old = (nw.evaluate(model, found.archive, batches=inputs, loss="squared").nats for inputs in (judged, known))
     assert new > 1.25 * old
-    assert found.plan.loss == pytest.approx(new, rel=0.2)
+    assert 0.9 < found.plan.loss / new < 1.3  # half of the samples are judged, so it errs on the safe side
     held = secant(model, others, importance, divergence="squared", bits=3.0, rounds=1)
     assert held.plan.loss == pytest.approx(new, rel=0.2)
 

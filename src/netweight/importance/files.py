@@ -183,8 +183,8 @@ def _check(value: Any, file: SafetensorsFile) -> None:
         for use in entry["uses"]:
             _check_use(use, file)
         for rho in entry.get("shrinkage", ()):
-            _require(len(rho) in (2, 3) and all(0 <= _number(part) <= 1 for part in rho[:2]))
-            _require(len(rho) == 2 or _number(rho[2]) >= 1)
+            _require(2 <= len(rho) <= 4 and all(0 <= _number(part) <= 1 for part in rho[:2]))
+            _require(all(_number(part) >= 1 for part in rho[2:]))
         _require(len(entry.get("shrinkage", entry["uses"])) == len(entry["uses"]))
 
 

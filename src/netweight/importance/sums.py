@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.errors import UsageError
-from netweight.importance.shrink import choose, shrink, toward_mean
+from netweight.importance.shrink import Choice, choose, shrink, toward_mean
 from netweight.importance.stat import Stat
 
 Float64 = NDArray[np.float64]
@@ -77,17 +77,19 @@ class Shrinkage(NamedTuple):
         inputs: rho of A; 0 is the measured matrix, 1 its diagonal.
         outputs: rho of G.
         optimism: what errors hidden from A cost on new inputs, in what they cost on those measured.
+        beyond: the same, in what the shrunk A says that they cost.
     """
 
     inputs: float
     outputs: float
     optimism: float = 1.0
+    beyond: float = 1.0
 
 
 def shrinkage(sums: Sums) -> Shrinkage:
     """What each half would have chosen, had it known the other."""
-    rho, optimism = (0.0, 1.0) if sums.inputs is None else choose(sums.inputs)
-    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs)[0], optimism)
+    rho, optimism, beyond = Choice(0.0) if sums.inputs is None else choose(sums.inputs)
+    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs).rho, optimism, beyond)
 
 
 def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
@@ -109,20 +111,20 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
         if g.ndim == 2:
             g = _even(g, sums.outputs)
     if not any(sums.tokens):
-        return _whole(a, g, counts, 1.0 if by is None else by.optimism)
+        return _whole(a, g, counts, 1.0 if by is None else by.beyond)
     diagonal = g if g.ndim == 1 else np.diagonal(g)
     scale = float(np.mean(diagonal))
     g = g / scale if scale > 0 else np.ones_like(g) if g.ndim == 1 else np.eye(len(g))
     total = sum(sums.tokens)
     a *= scale / (max(total, 1.0) * max(counts.predictions, 1.0))
     samples = round(min(total, counts.samples * float(MOST_TOKENS)))
-    return Stat(inputs=a, outputs=g, samples=samples, optimism=1.0 if by is None else by.optimism)
+    return Stat(inputs=a, outputs=g, samples=samples, optimism=1.0 if by is None else by.beyond)
 
 
 def _even(g: Float64, halves: Float64) -> Float64:
     """Shrink the diagonal of a matrix too: a class that no sample was near has outputs that seem not to matter."""
     diagonal = np.diagonal(g)
-    rho = choose(np.ascontiguousarray(np.diagonal(halves, axis1=1, axis2=2)))[0]
+    rho = choose(np.ascontiguousarray(np.diagonal(halves, axis1=1, axis2=2))).rho
     if rho > 0:
         root = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         wanted = np.sqrt(toward_mean(diagonal, rho))
