@@ -24,8 +24,8 @@ OURS = ("surp, messages", "surp, ladder")
 SPARSITIES = {
     "lenet300": tuple(1 - 0.8**k for k in (3, 5, 7, 9, 11, 13)),
     "lenet5": tuple(1 - 0.8**k for k in (5, 7, 9, 11, 13, 15)),
-    "resnet20": tuple(1 - 0.8**k for k in (1, 2, 3, 4, 5)),
-    "vgg16/4": tuple(1 - 0.8**k for k in (1, 3, 5, 7, 9, 11)),
+    "resnet20": tuple(1 - 0.8**k for k in (2, 3, 4, 5, 6)),
+    "vgg16/4": tuple(1 - 0.8**k for k in (3, 5, 7, 9, 11)),
 }
 REDUCED, FULL = ("lenet300",), ("lenet300", "lenet5", "resnet20", "vgg16/4")
 TESTS = {False: 2000, True: 10_000}

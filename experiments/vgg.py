@@ -17,9 +17,9 @@ from experiments.retraining import Budget, device, lesson, optimizer_of, retrain
 
 # Simonyan, Zisserman 2015, table 1, column D, in units of 64 channels there and 16 here; 0 halves the sides.
 CHANNELS = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
-WIDTH, COPIES = 16, 3
+WIDTH, COPIES = 16, 2
 NAME = "vgg16/4"
-TRAINING = Budget(12.0, 0.05, teacher=1.0, batch=64, half=True)
+TRAINING = Budget(10.0, 0.05, teacher=1.0, batch=64, half=True)
 _MOVES = Budget(0, 0, shift=4, flip=True)
 
 

@@ -292,6 +292,28 @@ def test_what_is_surely_above_and_the_verdict_on_it():
     assert "lamp against erk 1 / 0" in text
 
 
+def test_the_verdict_of_iterative_pruning():
+    """Seeds are averaged image by image; equal is not worse; a sure loss to LAMP, or LAMP's to another, is."""
+    networks, iterative = module("networks"), module("iterative_pruning")
+
+    def score(hits):
+        return networks.Score(np.zeros(100), np.arange(100) < hits)
+
+    final = {("n", method, s): [score(50)] * 2 for method in ("surp", "lamp", "erk") for s in iterative.STOPS.values()}
+    good, text = iterative.compare("n", final)
+    assert good
+    assert "80 % 50.00 / 50.00 (+0.00 +- 0.00)" in text
+    assert "erk 0 / 0" in text
+    final["n", "surp", 0.9] = [score(50), score(48)]
+    good, text = iterative.compare("n", final)
+    assert good, "one image in a hundred, two times in halves"
+    assert "90 % 49.00 / 50.00 (-1.00 +- 0.70)" in text
+    for key, hits in ((("n", "surp", 0.95), 30), (("n", "erk", 0.8), 70)):
+        good, text = iterative.compare("n", {**final, key: [score(hits)] * 2})
+        assert not good
+    assert "erk 0 / 1" in text
+
+
 def test_one_shot_scores_that_were_kept_are_the_same_in_the_same_order(data, tmp_path, monkeypatch):
     one_shot, network = module("one_shot_pruning"), module("networks").load("lenet300", data)
     monkeypatch.setitem(one_shot.SPARSITIES, "lenet300", (0.9, 0.5))
