@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from . import cost, layer_gap, nats, store
+from . import cost, device, layer_gap, nats, store
 from .claims import judge
 from .networks import NETWORKS
 
@@ -209,6 +209,7 @@ _WRITERS: Final[Mapping[str, Callable[[_Section], str]]] = {
     "encode": _encode,
     "start": _start,
     "cost": lambda section: cost.write(section, _table, _stamp),
+    "device": lambda section: device.write(section, _table, _stamp),
     "calibrated": lambda section: nats.write(section, _table, _stamp),
 }
 _INTRODUCTION: Final = """\

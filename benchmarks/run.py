@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from . import cost, encode, gap, layer_gap, lossless, overhead, rate, rivals, sources, speed, start, store
+from . import cost, device, encode, gap, layer_gap, lossless, overhead, rate, rivals, sources, speed, start, store
 from .page import finish
 
 _SECTIONS: Final = {
@@ -18,6 +18,7 @@ _SECTIONS: Final = {
     "speed": speed.measure,
     "encode": encode.measure,
     "cost": cost.measure,
+    "device": device.measure,
 }
 
 

@@ -1,9 +1,9 @@
 """Successive quantisation and its linear algebra on a device of torch; imported only where one was asked for.
 
 What grows as rows x columns^2 is done there: decompositions in double precision, and what a block of columns takes off
-all that follow, one matrix product in single precision. Decisions without a trellis are made there too, all rows of a
-column at once. A path through a trellis stays with the C library: it is one short step after the other, and each step
-would cost the device ten calls (docs/codecs.md).
+all that follow, one matrix product in single precision. Where there are many rows and no trellis the decisions are made
+there too, all rows of a column at once. A path through a trellis stays with the C library: it is one short step after
+the other, and each would cost four calls or more (docs/codecs.md has the figures).
 
 Single precision arithmetic is that of csrc/kernels.c operation by operation, but for the sums of that product: on the
 same targets the same integers come out, and targets differ by rounding.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from netweight.kernel_types import Bytes, Float32, Int16, Int32, Uint16
 
 CENTRE, BOUND, FARTHEST, MOST_PAID = 128, 1e5, 30000.0, 0.5  # as in csrc/kernels.c
+MANY = 8192  # rows: a column costs some 25 calls however few they are, and below this C is done before them
 
 
 @lru_cache(maxsize=8)
@@ -119,11 +120,12 @@ class OnDevice:
     def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
         """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
         at, to = columns.start, columns.stop
-        if self.host.how.span or self.host.down is not None:
+        how = self.host.how
+        if how.span or how.rows < MANY or self.host.down is not None:
             k, r = self._searched(columns, contexts)
             found = self._by_group(torch.from_numpy(r).to(self.place))
         else:
-            found = self._rounded(columns, contexts)
+            found = self.rounded(columns, contexts)
             r = found.transpose(0, 1).reshape(to - at, -1).cpu().numpy()
             k = r.astype(np.int16)
         error = found - self.start[:, at:to]
@@ -147,7 +149,7 @@ class OnDevice:
         )  # fmt: skip
         return part.quantise(columns, contexts)
 
-    def _rounded(self, columns: range, contexts: tuple[Uint16, Bytes]) -> Tensor:
+    def rounded(self, columns: range, contexts: tuple[Uint16, Bytes]) -> Tensor:
         """Round column after column, float32 [groups, columns, rows of one]."""
         at, to = columns.start, columns.stop
         table, flip = (

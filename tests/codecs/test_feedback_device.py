@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,9 +32,20 @@ from benchmarks.networks import NETWORKS  # noqa: E402
 from benchmarks.rivals import cache_folder  # noqa: E402
 from benchmarks.tasks import task  # noqa: E402
 
+from netweight import kernels_torch  # noqa: E402
+
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device: not tried on one")
 DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=NO_CUDA)]
 CODECS = [pytest.param(Feedback(), id="trellis"), pytest.param(FeedbackScalar(), id="scalar")]
+
+
+def there_from(rows: int):
+    """Let the device round columns of so many rows."""
+    patch = pytest.MonkeyPatch()
+    stack = ExitStack()
+    stack.callback(patch.undo)
+    patch.setattr(kernels_torch, "MANY", rows)
+    return stack
 
 
 # ---- blocks of columns
@@ -43,11 +55,11 @@ CODECS = [pytest.param(Feedback(), id="trellis"), pytest.param(FeedbackScalar(),
 @given(
     seed=st.integers(0, 10**6), bits=st.sampled_from([0, 0, 3, 8]), groups=st.sampled_from([1, 2, 8]),
     per_plane=st.integers(1, 5), planes=st.integers(1, 3), scale=st.sampled_from([0.4, 3.0, 200.0, 20_000.0]),
-    survivors=st.sampled_from([0, 0, 5]), rows=st.sampled_from([32, 128]),
+    survivors=st.sampled_from([0, 0, 5]), rows=st.sampled_from([32, 128]), many=st.sampled_from([1, 1, 8192]),
 )  # fmt: skip
-@settings(max_examples=25)
+@settings(max_examples=30)
 def test_on_the_same_targets_all_integers_are_the_same(
-    device, seed, bits, groups, per_plane, planes, scale, survivors, rows
+    device, seed, bits, groups, per_plane, planes, scale, survivors, rows, many
 ):
     """Block by block both choose from the same targets, and leave the same but for the rounding of sums."""
     random = np.random.default_rng(seed)
@@ -68,7 +80,9 @@ def test_on_the_same_targets_all_integers_are_the_same(
             part = range(at, min(at + 2, (plane + 1) * per_plane))
             context = random.integers(0, 6, (len(part), rows)), random.integers(0, 2, (len(part), rows))
             context = context[0].astype(np.uint16), context[1].astype(np.uint8)
-            for ours, theirs in zip(here.quantise(part, context), there.quantise(part, context), strict=True):
+            with there_from(many):
+                both = here.quantise(part, context), there.quantise(part, context)
+            for ours, theirs in zip(*both, strict=True):
                 assert ours.dtype == theirs.dtype
                 assert ours.tobytes() == theirs.tobytes()  # a zero has no sign
             targets = there.x.transpose(0, 1).reshape(n, rows).cpu().numpy()
@@ -85,9 +99,9 @@ def test_of_integers_that_cost_the_same_both_take_the_same(device):
     how, rate = Successive(rows, 1, 1, 1), np.zeros((1, 1, 256), np.int32)
     paid, m = (np.zeros((1, 1), np.float32), np.ones(rows, np.float32)), np.zeros((1, 1, 1), np.float32)
     context = np.zeros((1, rows), np.uint16), np.zeros((1, rows), np.uint8)
-    found = [
-        one.columns(x, m, None, paid, how, rate).quantise(range(1), context)[0] for one in (HOST, machine_of(device))
-    ]
+    works = [one.columns(x, m, None, paid, how, rate) for one in (HOST, machine_of(device))]
+    with there_from(1):
+        found = [work.quantise(range(1), context)[0] for work in works]
     assert found[0].tolist() == found[1].tolist()
     assert found[0][0, :6].tolist() == [1, -1, 2, -2, 0, 0]
 
@@ -115,9 +129,24 @@ def test_linear_algebra_is_that_of_numpy(device, stack):
 # ---- tensors
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_few_rows_are_rounded_here_and_many_there(device, monkeypatch):
+    """By the number of rows alone; what comes out is the same."""
+    asked = []
+    rounded = kernels_torch.OnDevice.rounded
+    monkeypatch.setattr(kernels_torch.OnDevice, "rounded", lambda *a: asked.append(1) or rounded(*a))
+    for rows in (kernels_torch.MANY - 32, kernels_torch.MANY):
+        w, stat = layer((rows, 6), 1, 4)
+        knob = index_of(middling(w, stat))
+        parts = [one.encode(w, stat, knob).streams["k"].k for one in (FeedbackScalar(), FeedbackScalar().on(device))]
+        assert bool(asked) == (rows == kernels_torch.MANY)
+        assert np.count_nonzero(parts[0] != parts[1]) <= 2
+
+
 def compared(codec, w, stat, knob, device) -> tuple[int, float]:
     """Symbols that differ, and by how much the losses do."""
-    ours, theirs = (one.encode(w, stat, knob) for one in (codec, codec.on(device)))
+    with there_from(1):
+        ours, theirs = (one.encode(w, stat, knob) for one in (codec, codec.on(device)))
     k = [parts.streams["k"] for parts in (ours, theirs)]
     for levels in ("row", "column", "row_step", "column_step"):
         assert np.array_equal(getattr(k[0].levels, levels), getattr(k[1].levels, levels))
@@ -178,7 +207,8 @@ def test_sweeps_foretell_the_same(device, codec, outputs):
 @pytest.mark.parametrize("device", DEVICES)
 def test_twice_the_same(device):
     w, stat = layer((160, 200), 1, 5)
-    first, again = (FeedbackScalar().on(device).encode(w, stat, index_of(middling(w, stat))) for _ in range(2))
+    with there_from(1):
+        first, again = (FeedbackScalar().on(device).encode(w, stat, index_of(middling(w, stat))) for _ in range(2))
     assert np.array_equal(first.streams["k"].k, again.streams["k"].k)
 
 
@@ -196,7 +226,7 @@ def measured(key: str):
     found = task(key, folder)
     if found is None:
         pytest.skip(f"the real network {key} or its data are missing")
-    batches, loss = list(found.calibration)[:3], "squared" if key == "minilm" else "kl"
+    batches, loss = list(found.calibration)[:2], "squared" if key == "minilm" else "kl"
     with nw.checkpoint.open_checkpoint(found.file) as checkpoint:
         importance = nw.measure(found.build(), batches, loss=loss).matched(checkpoint)
     return found.file, load_file(found.file), importance
