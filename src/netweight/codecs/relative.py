@@ -3,7 +3,8 @@
     k_i = round(bits(w_i) / 2^(23 - m)) - centre,   w'_i = float((k_i + centre) 2^(23 - m))
 
 The bit pattern of a float is a piecewise linear logarithm, so one step of k is a relative step of 2^-m to 2^-(m+1).
-The decoder shifts. Zeros, the variances of channels that never fire, stay zeros: escapes of some four bytes.
+The decoder shifts. Zeros, the variances of channels that never fire, stay zeros: escapes of some four bytes. Subnormal
+numbers, the same after a long training, have no relative precision to keep, and most of them become zeros.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,12 +38,12 @@ class Relative(Codec):
     def sweep(self, w: Float32, stat: Stat) -> Sequence[Point]:
         """Predict every number of mantissa bits.
 
-        None for tensors that are large or hold anything but zeros and positive normal numbers.
+        None for tensors that are large, hold a negative number, or no normal one.
         """
         if not 0 < w.size <= LARGEST_TENSOR or not _takes(w):
             return []
         points = []
-        alive = Layout.of(w.shape).scan(w) > 0
+        alive = Layout.of(w.shape).scan(w) >= TINY
         zeros_bits = ZERO_BITS * (w.size - np.count_nonzero(alive))
         for m in range(1, MANTISSA_BITS):
             k, centre = _integers(w, m)
@@ -55,19 +56,18 @@ class Relative(Codec):
         """Round the bit patterns to `knob` bits of mantissa.
 
         Raises:
-            UsageError: there is no such number of bits, or a weight is neither zero nor a positive normal number.
+            UsageError: there is no such number of bits, or a weight is negative, or none is a normal number.
         """
         del stat
         if not 1 <= knob < MANTISSA_BITS:
             raise UsageError(f"The codec relative cannot keep {knob} bits of mantissa.", "Take a knob of 1 .. 22.")
         if not _takes(w):
-            wrong = w[(w != 0) & (w < TINY)] if w.any() else w.reshape(-1)
             raise UsageError(
-                f"The codec relative takes zeros beside positive numbers only, not {float(wrong.min()):.3g}.",
+                f"The codec relative takes zeros beside positive numbers only, not {float(w.min()):.3g}.",
                 "Take another codec.",
             )
         k, centre = _integers(w, knob)
-        spread = max(0.1, _spread(k[Layout.of(w.shape).scan(w) > 0]))
+        spread = max(0.1, _spread(k[Layout.of(w.shape).scan(w) >= TINY]))
         base = UNIT_CLASS + round(4 * float(np.log2(spread)))
         shift = max(0, -(-(base - WIDEST) // 4))
         stream = IntStream(k, Layout.of(w.shape), Levels(max(-127, base - 4 * shift)), shift)
@@ -83,8 +83,8 @@ class Relative(Codec):
 
 
 def _takes(w: Float32) -> bool:
-    """Whether all entries are zero or positive normal numbers, and one is not zero."""
-    return bool(w.any() and ((w == 0) | (w >= TINY)).all())
+    """Whether no entry is negative, and one is a normal number."""
+    return bool((w >= TINY).any() and (w >= 0).all())
 
 
 def _spread(k: Int32) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 1 << 18
+TINY = float(np.finfo(np.float32).tiny)  # smaller numbers have no relative precision: they count as zeros
 
 Matrix = NDArray[np.float64]
 
@@ -93,7 +94,7 @@ class Stat:
             e = errors[at : at + BLOCK].astype(np.float64)
             if self.relative:
                 part = flat[at : at + BLOCK]
-                e = np.divide(e, part, out=np.zeros_like(e), where=part != 0)
+                e = np.divide(e, part, out=np.zeros_like(e), where=np.abs(part) >= TINY)
             e *= e
             total += float(np.sum(e)) if factors is None else float(np.dot(e, factors[at : at + BLOCK]))
             total += 0.0 if fourth is None else float(np.dot(e * e, fourth[at : at + BLOCK]))
