@@ -71,10 +71,6 @@ class Device:
         """Lower triangular L of a = L L^T."""
         return _fetched(torch.linalg.cholesky(self._sent(a)))
 
-    def solve(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Solve a x = b for a lower triangular a."""
-        return _fetched(torch.linalg.solve_triangular(self._sent(a), self._sent(b), upper=False))
-
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
     ) -> OnDevice:
