@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import csv
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.store import setting
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,12 +46,13 @@ class Result:
     panels: int = 1
 
 
-def write(name: str, result: Result, seed: int, out: Path, options: str = "") -> None:
-    """Write NAME.csv and NAME.svg into `out`."""
+def write(name: str, result: Result, seed: int, out: Path, options: str = "", made_by: str = "") -> None:
+    """Write NAME.csv and NAME.svg into `out`; the CSV says by what and on what it was made."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / f"{name}.csv").open("w", newline="") as file:
         file.write(
-            f"# python -m experiments.{name} --seed {seed}{options}; NumPy {np.__version__}, {platform.machine()}\n"
+            f"# python -m experiments.{name} --seed {seed}{options}; NumPy {np.__version__}, {platform.machine()}"
+            f"{made_by}\n"
         )
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(result.columns)
@@ -86,10 +90,16 @@ def network_report(name: str, run: NetworkRun, seed: int, data: Path, out: Path,
 
     Files of the reduced setting go to a folder of their own, so that they never replace those of the full one.
     """
+    start, on = time.process_time(), setting()
     result = run(seed, data, full)
     if result is None:
         return f"SKIPPED: the networks are not below {data}; give their folder with --data"
-    write(name, result, seed, out if full else out / "reduced", " --full" if full else "")
+    minutes = (time.process_time() - start) / 60
+    made_by = (
+        f", {on['machine']['processor']}; torch {version('torch')}, Python {on['versions']['python']}, "
+        f"netweight {on['versions']['netweight']}; {minutes:.1f} CPU minutes, {on['date']}"
+    )
+    write(name, result, seed, out if full else out / "reduced", " --full" if full else "", made_by)
     return result.verdict
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from experiments.figures import Result, holds, network_command
@@ -46,6 +49,11 @@ class Case:
     seeds: int = 1
     tests: int = 10_000
 
+    @property
+    def stamp(self) -> str:
+        """Of all that scores depend on: parts that were kept under another budget are not these."""
+        return f"{zlib.crc32(repr((self.budget, self.images, self.copies, self.tests)).encode()):08x}"
+
 
 _MOVES = Budget(0, 0, shift=4, flip=True)
 # Epochs a round are few: a run has to end in minutes on one core.
@@ -73,7 +81,7 @@ def judged(cases: Mapping[str, Case], seed: int, data: Path, resume: Path | None
         names.append(name)
         for method in case.methods:
             for each in range(seed, seed + case.seeds):
-                key = f"{name}-{method.replace('+', 'plus')}-{each}"
+                key = f"{name}-{method.replace('+', 'plus')}-{each}-{case.stamp}"
                 scores = kept(resume, key, partial(iterate, network, case, method, each))
                 for sparsity, score in scores.items():
                     final.setdefault((name, method, sparsity), []).append(score)
@@ -101,8 +109,11 @@ def judged(cases: Mapping[str, Case], seed: int, data: Path, resume: Path | None
     return Result(columns, draw, holds(all(ok for ok, _ in lines), "; ".join(text for _, text in lines)), len(names))
 
 
-def iterate(network: Network, case: Case, method: str, seed: int) -> dict[float, Score]:
-    """Judge at the stops of one run; every method has the same images in the same order."""
+def iterate(network: Network, case: Case, method: str, seed: int, checkpoint: Path | None = None) -> dict[float, Score]:
+    """Judge at the stops of one run; every method has the same images in the same order.
+
+    With a checkpoint, which is written after every round, a run that was stopped goes on as if it had not been.
+    """
     place = device()
     model = copy.deepcopy(network.model).to(place)
     images, test = network.train.first(case.images).to(place), network.test.first(case.tests).to(place)
@@ -115,16 +126,21 @@ def iterate(network: Network, case: Case, method: str, seed: int) -> dict[float,
     steps = budget.epochs / max(1, case.copies)
     optimizer = optimizer_of(model, budget)
     pruner = train.Pruner(model, train.chooser(method), keep=KEEP, names=network.matrices)
-    out = {}
+    state, out = {"model": model, "optimizer": optimizer, "pruner": pruner, "random": random}, {}
+    if checkpoint and checkpoint.exists():
+        out = scores_of(train.resume(checkpoint, **state))
     with pruner.masks.attach(optimizer):
-        for number in range(1, max(STOPS) + 1):
+        while pruner.round < max(STOPS):
             pruner.step()
             retrain(model, images, replace(budget, epochs=steps), optimizer, random, teacher=outputs)
-            if number in STOPS:
+            if pruner.round in STOPS:
                 seen = copy.deepcopy(model)
                 if case.copies:  # training has shown the norms mixtures
                     renormalise(seen, network.train.first(min(2000, case.images)).to(place))
-                out[STOPS[number]] = judge(seen, test)
+                out[STOPS[pruner.round]] = judge(seen, test)
+            if checkpoint:
+                arrays = {key: torch.from_numpy(array) for key, array in arrays_of(out).items()}
+                train.save(checkpoint, force=True, **state, **arrays)
     return out
 
 
@@ -155,18 +171,38 @@ def compare(network: str, final: Final) -> tuple[bool, str]:
     return ok, f"{network}, SuRP's scores / LAMP after retraining, accuracy % at " + ", ".join(texts)
 
 
-def kept(folder: Path | None, key: str, make: Callable[[], dict[float, Score]]) -> dict[float, Score]:
-    """Scores of a run that has ended before are read again: a run of all may be stopped and go on."""
+def kept(folder: Path | None, key: str, make: Callable[[Path | None], dict[float, Score]]) -> dict[float, Score]:
+    """Scores of a run that has ended before are read again: a run of all may be stopped and go on.
+
+    Args:
+        folder: of scores and checkpoints; None for neither.
+        key: of the run.
+        make: it, given the path of its checkpoint.
+    """
     if folder is None:
-        return make()
+        return make(None)
     path = folder / f"iterative_pruning-{key}.safetensors"
     if not path.exists():
-        scores = make()
         folder.mkdir(parents=True, exist_ok=True)
-        losses = {f"{s} losses": score.losses_nats for s, score in scores.items()}
-        save_file({**losses, **{f"{s} hits": score.hits for s, score in scores.items()}}, path)
-    arrays = load_file(path)
-    return {s: Score(arrays[f"{s} losses"], arrays[f"{s} hits"]) for s in STOPS.values()}
+        checkpoint = path.with_suffix(".pt")
+        save_file(arrays_of(make(checkpoint)), path)
+        checkpoint.unlink(missing_ok=True)
+    return scores_of(load_file(path))
+
+
+def arrays_of(scores: Mapping[float, Score]) -> dict[str, NDArray[np.generic]]:
+    """Scores as arrays with names."""
+    losses = {f"{s} losses": score.losses_nats for s, score in scores.items()}
+    return {**losses, **{f"{s} hits": score.hits for s, score in scores.items()}}
+
+
+def scores_of(arrays: Mapping[str, Any]) -> dict[float, Score]:
+    """Scores from arrays or tensors with names, in the order of the stops."""
+    return {
+        s: Score(np.asarray(arrays[f"{s} losses"]), np.asarray(arrays[f"{s} hits"]))
+        for s in STOPS.values()
+        if f"{s} losses" in arrays
+    }
 
 
 if __name__ == "__main__":

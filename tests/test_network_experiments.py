@@ -135,7 +135,8 @@ def test_runs_that_ended_are_read_again(tmp_path):
     networks, iterative = module("networks"), module("iterative_pruning")
     calls = []
 
-    def make():
+    def make(checkpoint=None):
+        del checkpoint
         calls.append(1)
         score = networks.Score(np.array([0.1, 2.0 / 3.0]), np.array([True, False]))
         return dict.fromkeys(iterative.STOPS.values(), score)
@@ -148,6 +149,41 @@ def test_runs_that_ended_are_read_again(tmp_path):
         assert np.array_equal(again[s].hits, score.hits)
     assert iterative.kept(None, "a", make).keys() == first.keys()
     assert len(calls) == 3
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):
+    """Stopped in the eleventh round, after two of the stops; the rest is trained once, all is as in one go."""
+    networks, iterative = module("networks"), module("iterative_pruning")
+    budget = module("retraining").Budget(0.5, 0.02, teacher=1.0, batch=30)
+    case = iterative.Case(None, budget, 60, copies=1)
+    network, retrain, calls = networks.load("lenet300", data), iterative.retrain, []
+
+    def counted(*given, **named):
+        calls.append(1)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        retrain(*given, **named)
+
+    monkeypatch.setattr(iterative, "retrain", counted)
+    stop = 0
+    whole = iterative.iterate(network, case, "lamp", 3)
+    calls, stop = [], 11
+    with pytest.raises(KeyboardInterrupt):
+        iterative.kept(tmp_path, "a", lambda path: iterative.iterate(network, case, "lamp", 3, path))
+    calls, stop = [], 0
+    again = iterative.kept(tmp_path, "a", lambda path: iterative.iterate(network, case, "lamp", 3, path))
+    assert len(calls) == 17 - 10
+    assert list(whole) == list(again) == list(iterative.STOPS.values())
+    assert all(np.array_equal(whole[s].losses_nats, again[s].losses_nats) for s in whole)
+    assert whole[0.8].loss_nats != whole[0.98].loss_nats
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_parts_of_another_budget_are_not_read():
+    iterative, retraining = module("iterative_pruning"), module("retraining")
+    cases = [iterative.Case(None, retraining.Budget(0.5, rate), images) for rate in (0.1, 0.2) for images in (5, 6)]
+    assert len({case.stamp for case in cases}) == 4
+    assert cases[0].stamp == iterative.Case(print, retraining.Budget(0.5, 0.1), 5).stamp
 
 
 def test_pruning_keeps_the_share_of_every_layer(data):
