@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from experiments.figures import Result, holds, network_command
 from experiments.networks import Images, Network, Score, judge, load, paired, put, renormalise
+from experiments.parts import Arrays, arrays_of, kept, scores_of, stamp
 from experiments.retraining import Budget, device, lesson, optimizer_of, retrain
 from netweight import train
 
@@ -51,8 +48,8 @@ class Case:
 
     @property
     def stamp(self) -> str:
-        """Of all that scores depend on: parts that were kept under another budget are not these."""
-        return f"{zlib.crc32(repr((self.budget, self.images, self.copies, self.tests)).encode()):08x}"
+        """Of all that scores depend on."""
+        return stamp(self.budget, self.images, self.copies, self.tests)
 
 
 _MOVES = Budget(0, 0, shift=4, flip=True)
@@ -81,9 +78,10 @@ def judged(cases: Mapping[str, Case], seed: int, data: Path, resume: Path | None
         names.append(name)
         for method in case.methods:
             for each in range(seed, seed + case.seeds):
-                key = f"{name}-{method.replace('+', 'plus')}-{each}-{case.stamp}"
-                scores = kept(resume, key, partial(iterate, network, case, method, each))
-                for sparsity, score in scores.items():
+                key = f"iterative_pruning-{name}-{method.replace('+', 'plus')}-{each}-{case.stamp}"
+                scores = scores_of(kept(resume, key, partial(iterate, network, case, method, each)))
+                for sparsity in STOPS.values():
+                    score = scores[str(sparsity)]
                     final.setdefault((name, method, sparsity), []).append(score)
                     rows.append((name, method, "iterative", each, sparsity, score.accuracy, score.loss_nats))
             for sparsity, score in one_shot(network, method, case.tests).items():
@@ -109,8 +107,8 @@ def judged(cases: Mapping[str, Case], seed: int, data: Path, resume: Path | None
     return Result(columns, draw, holds(all(ok for ok, _ in lines), "; ".join(text for _, text in lines)), len(names))
 
 
-def iterate(network: Network, case: Case, method: str, seed: int, checkpoint: Path | None = None) -> dict[float, Score]:
-    """Judge at the stops of one run; every method has the same images in the same order.
+def iterate(network: Network, case: Case, method: str, seed: int, checkpoint: Path | None = None) -> Arrays:
+    """Scores at the stops of one run; every method has the same images in the same order.
 
     With a checkpoint, which is written after every round, a run that was stopped goes on as if it had not been.
     """
@@ -126,9 +124,8 @@ def iterate(network: Network, case: Case, method: str, seed: int, checkpoint: Pa
     steps = budget.epochs / max(1, case.copies)
     optimizer = optimizer_of(model, budget)
     pruner = train.Pruner(model, train.chooser(method), keep=KEEP, names=network.matrices)
-    state, out = {"model": model, "optimizer": optimizer, "pruner": pruner, "random": random}, {}
-    if checkpoint and checkpoint.exists():
-        out = scores_of(train.resume(checkpoint, **state))
+    state = {"model": model, "optimizer": optimizer, "pruner": pruner, "random": random}
+    out = scores_of(train.resume(checkpoint, **state)) if checkpoint and checkpoint.exists() else {}
     with pruner.masks.attach(optimizer):
         while pruner.round < max(STOPS):
             pruner.step()
@@ -137,11 +134,11 @@ def iterate(network: Network, case: Case, method: str, seed: int, checkpoint: Pa
                 seen = copy.deepcopy(model)
                 if case.copies:  # training has shown the norms mixtures
                     renormalise(seen, network.train.first(min(2000, case.images)).to(place))
-                out[STOPS[pruner.round]] = judge(seen, test)
+                out[str(STOPS[pruner.round])] = judge(seen, test)
             if checkpoint:
                 arrays = {key: torch.from_numpy(array) for key, array in arrays_of(out).items()}
                 train.save(checkpoint, force=True, **state, **arrays)
-    return out
+    return arrays_of(out)
 
 
 def one_shot(network: Network, method: str, tests: int) -> dict[float, Score]:
@@ -169,40 +166,6 @@ def compare(network: str, final: Final) -> tuple[bool, str]:
             f"({100 * difference:+.2f} +- {100 * error:.2f})"
         )
     return ok, f"{network}, SuRP's scores / LAMP after retraining, accuracy % at " + ", ".join(texts)
-
-
-def kept(folder: Path | None, key: str, make: Callable[[Path | None], dict[float, Score]]) -> dict[float, Score]:
-    """Scores of a run that has ended before are read again: a run of all may be stopped and go on.
-
-    Args:
-        folder: of scores and checkpoints; None for neither.
-        key: of the run.
-        make: it, given the path of its checkpoint.
-    """
-    if folder is None:
-        return make(None)
-    path = folder / f"iterative_pruning-{key}.safetensors"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = path.with_suffix(".pt")
-        save_file(arrays_of(make(checkpoint)), path)
-        checkpoint.unlink(missing_ok=True)
-    return scores_of(load_file(path))
-
-
-def arrays_of(scores: Mapping[float, Score]) -> dict[str, NDArray[np.generic]]:
-    """Scores as arrays with names."""
-    losses = {f"{s} losses": score.losses_nats for s, score in scores.items()}
-    return {**losses, **{f"{s} hits": score.hits for s, score in scores.items()}}
-
-
-def scores_of(arrays: Mapping[str, Any]) -> dict[float, Score]:
-    """Scores from arrays or tensors with names, in the order of the stops."""
-    return {
-        s: Score(np.asarray(arrays[f"{s} losses"]), np.asarray(arrays[f"{s} hits"]))
-        for s in STOPS.values()
-        if f"{s} losses" in arrays
-    }
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -131,24 +132,23 @@ def test_a_lesson_is_what_the_teacher_says(data):
     assert not np.allclose(found[0]["1.weight"], np.float32(0.5) * network.weights["1.weight"], atol=1e-4)
 
 
-def test_runs_that_ended_are_read_again(tmp_path):
-    networks, iterative = module("networks"), module("iterative_pruning")
+def test_parts_that_ended_are_read_again(tmp_path):
+    networks, parts = module("networks"), module("parts")
     calls = []
+    score = networks.Score(np.array([0.1, 2.0 / 3.0]), np.array([True, False]))
 
-    def make(checkpoint=None):
-        del checkpoint
-        calls.append(1)
-        score = networks.Score(np.array([0.1, 2.0 / 3.0]), np.array([True, False]))
-        return dict.fromkeys(iterative.STOPS.values(), score)
+    def make(checkpoint):
+        calls.append(checkpoint)
+        return parts.arrays_of({"0.8": score, "lamp 1": score})
 
-    first, again = (iterative.kept(tmp_path / "runs", "a", make) for _ in range(2))
-    assert len(calls) == 1
-    assert first.keys() == again.keys()
-    for s, score in make().items():
-        assert np.array_equal(again[s].losses_nats, score.losses_nats)
-        assert np.array_equal(again[s].hits, score.hits)
-    assert iterative.kept(None, "a", make).keys() == first.keys()
-    assert len(calls) == 3
+    first, again = (parts.scores_of(parts.kept(tmp_path / "runs", "a", make)) for _ in range(2))
+    assert calls == [tmp_path / "runs" / "a.pt"]
+    assert first.keys() == again.keys() == {"0.8", "lamp 1"}
+    for found in again.values():
+        assert np.array_equal(found.losses_nats, score.losses_nats)
+        assert np.array_equal(found.hits, score.hits)
+    assert parts.kept(None, "a", make).keys() == {"0.8 losses", "0.8 hits", "lamp 1 losses", "lamp 1 hits"}
+    assert len(calls) == 2
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):
@@ -166,16 +166,18 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(data, tmp_path, mo
 
     monkeypatch.setattr(iterative, "retrain", counted)
     stop = 0
-    whole = iterative.iterate(network, case, "lamp", 3)
+    run = partial(iterative.iterate, network, case, "lamp", 3)
+    whole = run(None)
     calls, stop = [], 11
     with pytest.raises(KeyboardInterrupt):
-        iterative.kept(tmp_path, "a", lambda path: iterative.iterate(network, case, "lamp", 3, path))
+        iterative.kept(tmp_path, "a", run)
     calls, stop = [], 0
-    again = iterative.kept(tmp_path, "a", lambda path: iterative.iterate(network, case, "lamp", 3, path))
+    again = iterative.kept(tmp_path, "a", run)
     assert len(calls) == 17 - 10
-    assert list(whole) == list(again) == list(iterative.STOPS.values())
-    assert all(np.array_equal(whole[s].losses_nats, again[s].losses_nats) for s in whole)
-    assert whole[0.8].loss_nats != whole[0.98].loss_nats
+    assert list(module("parts").scores_of(whole)) == [str(s) for s in iterative.STOPS.values()]
+    assert whole.keys() == again.keys()
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+    assert not np.array_equal(whole["0.8 losses"], whole["0.98 losses"])
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
@@ -267,6 +269,46 @@ def test_what_a_stream_costs_and_gives():
         size, zeros = accounting.spent(w, 0.5, method)
         assert 8 * size / 10_000 > 1.0, "R(D) is one bit"
         assert 0.6 < zeros < 0.85
+
+
+def test_what_is_surely_above_and_the_verdict_on_it():
+    """Of 100 images one more is no difference and ten are; the verdict falls with the first sure loss to LAMP."""
+    networks, one_shot = module("networks"), module("one_shot_pruning")
+
+    def score(hits):
+        return networks.Score(np.zeros(100), np.arange(100) < hits)
+
+    points = one_shot.SPARSITIES["lenet300"]
+    scores = {(method, s): score(50) for method in (*one_shot.RULES, "surp, ladder") for s in points}
+    assert one_shot.compared("lenet300", scores)[0]
+    scores["lamp", points[0]] = score(51)
+    assert one_shot.surely(scores, "lamp", "surp, ladder", points) == (0, 0)
+    assert one_shot.compared("lenet300", scores)[0]
+    scores["lamp", points[0]] = score(60)
+    assert one_shot.surely(scores, "lamp", "surp, ladder", points) == (1, 0)
+    good, text = one_shot.compared("lenet300", scores)
+    assert not good
+    assert "surp, ladder against lamp 0 / 1" in text
+    assert "lamp against erk 1 / 0" in text
+
+
+def test_a_vgg_learns_from_its_teacher_and_is_kept(data, tmp_path):
+    """Thirteen convolutions, one linear layer; the same seed gives the same weights, which are read again."""
+    networks, retraining, vgg = module("networks"), module("retraining"), module("vgg")
+    budget = retraining.Budget(3.0, 0.05, teacher=1.0, batch=20)
+    network = vgg.trained(data, 1, tmp_path, budget)
+    assert [network.weights[name].ndim for name in network.matrices] == [4] * 13 + [2]
+    assert sum(network.weights[name].size for name in network.matrices) == 921_008
+    teacher = networks.load("resnet20", data)
+    with torch.no_grad():
+        wanted = teacher.model(teacher.train.x).softmax(1)
+        torch.manual_seed(1)
+        far = (vgg.vgg16().eval()(teacher.train.x).softmax(1) - wanted).abs().sum(1).mean()
+        near = (network.model(teacher.train.x).softmax(1) - wanted).abs().sum(1).mean()
+    assert near < 0.8 * far
+    again = vgg.trained(data, 1, tmp_path, budget)
+    assert all(np.array_equal(w, network.weights[name]) for name, w in again.weights.items())
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_cuts_have_the_sparsity_they_say(data):
