@@ -3,7 +3,7 @@
 What grows as rows x columns^2 is done there: decompositions in double precision, and what a block of columns takes off
 all that follow, one matrix product in single precision. Where there are many rows and no trellis the decisions are made
 there too, all rows of a column at once. A path through a trellis stays with the C library: it is one short step after
-the other, and each would cost four calls or more (docs/codecs.md has the figures).
+the other, and each would cost four calls or more (docs/results.md has the figures).
 
 Single precision arithmetic is that of csrc/kernels.c operation by operation, but for the sums of that product: on the
 same targets the same integers come out, and targets differ by rounding.
