@@ -12,7 +12,8 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-PARTS = ["csrc/decode.h", "csrc/decode_avx512.h", "csrc/crc32.h", "csrc/side.h"]  # that kernels.c includes
+# that kernels.c includes
+PARTS = [f"csrc/{name}.h" for name in ("decode", "decode_avx512", "crc32", "side", "listed")]
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 # No -march: the file must run on every machine of its kind, and picks AVX2 itself when it runs.
 # No contraction of a*b + c: the C and the NumPy path must round alike.

@@ -1,5 +1,5 @@
 /* The hot loops of netweight, called through ctypes. C11, no dependency, no global state; one file to compile: the decoder, in decode.h and
- * what it includes, is a part of this one, and so is side.h.
+ * what it includes, is a part of this one, and so are side.h and listed.h.
  *
  * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
  * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
@@ -19,6 +19,11 @@
 #define X86 1
 #define AVX2 __attribute__((target("avx2")))
 #define AVX512 __attribute__((target("avx512f")))
+#endif
+#if defined(__GNUC__)
+#define ALWAYS inline __attribute__((always_inline))
+#else
+#define ALWAYS inline
 #endif
 #if defined(_WIN32)
 #define API __declspec(dllexport)
@@ -478,10 +483,15 @@ static inline float magnitude(float x) { return x < 0 ? (-x < FARTHEST ? -x : FA
 
 static inline int32_t bounded(float cost) { return (int32_t)(cost < -1e5f ? -1e5f : cost > 1e5f ? 1e5f : cost); }
 
-/* 2^10 ((a - r)^2 - rho (r^2 - a^2)) + rate of k, where r is k's fine index behind codebook c and a >= 0; `sign` turns k for its rate. */
+/* 2^10 ((a - r)^2 - rho (r^2 - a^2)), a >= 0. */
+static inline int32_t strain(float a, float rho, float r) {
+    const float d = a - r, e = d * d, f = d * (a + r), g = rho * f;
+    return bounded((e + g) * 1024.0f);
+}
+
+/* The same plus the rate of k, where r is k's fine index behind codebook c; `sign` turns k for its rate. */
 static inline int32_t tilted(float a, float rho, int32_t k, int32_t c, int32_t sign, const int32_t *rate, int two) {
-    float r = (float)(two ? 2 * k - (k > 0 ? c : k < 0 ? -c : 0) : k), d = a - r, e = d * d, f = d * (a + r), g = rho * f;
-    return bounded((e + g) * 1024.0f) + rate[rate_at(sign * k)];
+    return strain(a, rho, (float)(two ? 2 * k - (k > 0 ? c : k < 0 ? -c : 0) : k)) + rate[rate_at(sign * k)];
 }
 
 /* Scalar: the cheapest of the nearest, its two neighbours and zero; ties go to the first of nearest, below, above, zero. */
@@ -554,16 +564,16 @@ AVX2 static void advance_states_avx2(const int32_t *old, int32_t *new, const int
 #endif
 
 /* to[l] = y[l] + sum_i m[i stride + l] d[i], i = 0 .. count in this order, each product and each sum rounded; l = 0 .. width. */
-static inline __attribute__((always_inline)) void lean(float *to, const float *y, const float *m, int64_t stride, const float *d, int64_t count, int64_t width) {
+static ALWAYS void lean(float *to, const float *y, const float *m, int64_t stride, const float *d, int64_t count, int64_t width) {
     int64_t l = 0;
-    for (; l + 8 <= width; l += 8) {
-        float sum[8];
-        for (int j = 0; j < 8; j++) sum[j] = y[l + j];
+    for (; l + 32 <= width; l += 32) {
+        float sum[32];
+        for (int j = 0; j < 32; j++) sum[j] = y[l + j];
         for (int64_t i = 0; i < count; i++) {
             const float f = d[i], *v = m + i * stride + l;
-            for (int j = 0; j < 8; j++) sum[j] += v[j] * f;
+            for (int j = 0; j < 32; j++) sum[j] += v[j] * f;
         }
-        for (int j = 0; j < 8; j++) to[l + j] = sum[j];
+        for (int j = 0; j < 32; j++) to[l + j] = sum[j];
     }
     for (; l < width; l++) {
         float sum = y[l];
@@ -628,163 +638,10 @@ static int path(const column *c, int64_t o, int64_t m, int state, const successi
     return best;
 }
 
-enum { MOST_SURVIVORS = 64, STRIP = 32, MEMORY = 64 };
-
-/* A path: its cost, and the targets of the rows of a strip that it has not reached yet. */
-typedef struct {
-    int64_t cost;
-    int state;
-    float target[STRIP];
-} survivor;
-
-typedef struct {
-    int64_t cost;
-    float left;
-    int state;
-    int16_t k;
-    uint8_t parent;
-} child;
-
-/* The m-th smallest of n different numbers, m < n; they change places. */
-static int64_t smallest(int64_t *v, int n, int m) {
-    int low = 0, high = n - 1;
-    while (low < high) {
-        const int64_t pivot = v[(low + high) / 2];
-        int i = low, j = high;
-        while (i <= j) {
-            while (v[i] < pivot) i++;
-            while (v[j] > pivot) j--;
-            if (i <= j) {
-                int64_t swap = v[i];
-                v[i++] = v[j], v[j--] = swap;
-            }
-        }
-        if (m <= j) high = j;
-        else if (m >= i) low = i;
-        else break;
-    }
-    return v[m];
-}
-
-/* Where path p came from so many symbols ago. */
-static int ancestor(const space *w, const successive *q, int p, int64_t from, int64_t to) {
-    for (int64_t t = from - 1; t >= to; t--) p = w->parent[t * q->survivors + p];
-    return p;
-}
-
-/* Decisions of path p in symbols from .. to become final. `book` is the lowest bit of the state before: of each symbol its integer's parity in
- * fine steps, but for zeros, which leave the same in both books. */
-static void settle(const column *c, const space *w, const successive *q, int p, int64_t o, int64_t from, int64_t to, int64_t at) {
-    p = ancestor(w, q, p, at, to);
-    for (int64_t t = to - 1; t >= from; t--) {
-        const int32_t r = w->kept[t * q->survivors + p], book = r & 1;
-        decide(c, o + t, (r + book * ((r > 0) - (r < 0))) / 2, book);
-        p = w->parent[t * q->survivors + p];
-    }
-}
-
-/* Both ways on from a path: of each parity the cheaper of two integers. */
-static inline void branch_on(const column *c, int64_t o, const survivor *from, int index, float x, const successive *q, child *out) {
-    const float a = magnitude(x);
-    const int32_t turn = x < 0 ? -1 : 1, sign = c->turn[o] ? -turn : turn, book = from->state & 1, k0 = (int32_t)((a + (float)book) * 0.5f);
-    const int32_t *rate = c->rate + (size_t)c->table[o] * 512 + 256 * book;
-    for (int32_t j = 0; j < 2; j++) {
-        const int32_t low = k0 - 1 + j, p = low & 1;
-        const int32_t first = tilted(a, c->share[o], low, book, sign, rate, 1), second = tilted(a, c->share[o], low + 2, book, sign, rate, 1);
-        const int32_t v = turn * (second < first ? low + 2 : low);
-        const float r = fine_index(v, book);
-        child *to = out + p;
-        to->cost = from->cost + (second < first ? second : first);
-        to->state = (from->state >> 1) ^ (book ? (int)q->tap0 : 0) ^ (p ? (int)q->tap1 : 0);
-        to->k = (int16_t)r;
-        to->left = c->y[o] - r;
-        to->parent = (uint8_t)index;
-    }
-}
-
-/* Of children in the same state the cheapest, of all of those the `most` cheapest; ties go to the first and to the smaller state. In place. */
-static int select_children(child *all, int n, int most) {
-    int16_t at[256];
-    int64_t key[2 * MOST_SURVIVORS];
-    int count = 0, kept = 0;
-    memset(at, -1, sizeof at);
-    for (int i = 0; i < n; i++) {
-        const int s = all[i].state, other = at[s];
-        if (other < 0) at[s] = (int16_t)i;
-        else if (all[i].cost < all[other].cost) all[other].parent = 255, at[s] = (int16_t)i;
-        else all[i].parent = 255;
-    }
-    for (int i = 0; i < n; i++) if (all[i].parent != 255) key[count++] = all[i].cost * 256 + all[i].state;
-    const int64_t last = count > most ? smallest(key, count, most - 1) : INT64_MAX;
-    for (int i = 0; i < n; i++) if (all[i].parent != 255 && all[i].cost * 256 + all[i].state <= last) all[kept++] = all[i];
-    return kept;
-}
-
-/* y[l] += m[l] f */
-static inline void add_row(float *to, const float *from, const float *m, float f, int64_t width) {
-    for (int64_t l = 0; l < width; l++) to[l] = from[l] + m[l] * f;
-}
-
-/* The same search where a row's target depends on what the rows above leave: the cheapest paths are kept, each with targets of its own. Decisions
- * MEMORY symbols back are those of the path that is cheapest then; others leave the list. */
-static int listed_path(const column *c, int64_t o, int64_t m, int state, const successive *q, const space *w) {
-    const int64_t rows = q->rows, most = q->survivors;
-    survivor one[MOST_SURVIVORS], two[MOST_SURVIVORS], *old = one, *new = two;
-    child next[2 * MOST_SURVIVORS];
-    float history[MEMORY + STRIP];
-    int count = 1;
-    int64_t sure = 0;
-    old[0].cost = 0, old[0].state = state;
-    for (int64_t begin = 0; begin < m; begin += STRIP) {
-        const int64_t width = m - begin < STRIP ? m - begin : STRIP;
-        if (begin - MEMORY > sure) {
-            int best = 0, kept = 0, root;
-            for (int p = 1; p < count; p++) if (old[p].cost * 256 + old[p].state < old[best].cost * 256 + old[best].state) best = p;
-            settle(c, w, q, best, o, sure, begin - MEMORY, begin);
-            root = ancestor(w, q, best, begin, begin - MEMORY);
-            sure = begin - MEMORY;
-            uint8_t stays[MOST_SURVIVORS];
-            for (int p = 0; p < count; p++) stays[p] = ancestor(w, q, p, begin, sure) == root;
-            /* places in the list are those of the last symbol's parents: its links move with them */
-            for (int p = 0; p < count; p++) {
-                if (!stays[p]) continue;
-                w->parent[(begin - 1) * most + kept] = w->parent[(begin - 1) * most + p];
-                w->kept[(begin - 1) * most + kept] = w->kept[(begin - 1) * most + p];
-                old[kept].cost = old[p].cost, old[kept++].state = old[p].state;
-            }
-            count = kept;
-        }
-        const float *down = c->down + o + begin;
-        lean(w->base, c->y + o + begin, down, rows, c->left, o + sure, width);
-        for (int p = 0; p < count; p++) {
-            int node = p;
-            for (int64_t t = begin - 1; t >= sure; t--) {
-                history[t - sure] = c->y[o + t] - (float)w->kept[t * most + node];
-                node = w->parent[t * most + node];
-            }
-            lean(old[p].target, w->base, down + (o + sure) * rows, rows, history, begin - sure, width);
-        }
-        for (int64_t t = begin; t < begin + width; t++) {
-            const int64_t l = t - begin;
-            for (int p = 0; p < count; p++) branch_on(c, o + t, old + p, p, old[p].target[l], q, next + 2 * p);
-            count = select_children(next, 2 * count, (int)most);
-            for (int p = 0; p < count; p++) {
-                new[p].cost = next[p].cost, new[p].state = next[p].state;
-                w->parent[t * most + p] = next[p].parent, w->kept[t * most + p] = next[p].k;
-                add_row(new[p].target + l + 1, old[next[p].parent].target + l + 1, down + (o + t) * rows + l + 1, next[p].left, width - l - 1);
-            }
-            survivor *swap = old;
-            old = new, new = swap;
-        }
-    }
-    int best = 0;
-    for (int p = 1; p < count; p++) if (old[p].cost * 256 + old[p].state < old[best].cost * 256 + old[best].state) best = p;
-    settle(c, w, q, best, o, sure, m, m);
-    return old[best].state;
-}
+#include "listed.h"
 
 /* x[o] -= sum_j m[j stride] r[j][o], j = 0 .. count in this order, each product and each difference rounded. */
-static inline __attribute__((always_inline)) void feed(float *x, const float *m, int64_t stride, const float *r, int64_t height, int64_t count, int64_t rows) {
+static ALWAYS void feed(float *x, const float *m, int64_t stride, const float *r, int64_t height, int64_t count, int64_t rows) {
     int64_t o = 0;
     for (; o + 32 <= rows; o += 32) {
         float sum[32];

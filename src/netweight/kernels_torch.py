@@ -3,7 +3,7 @@
 What grows as rows x columns^2 is done there: decompositions in double precision, and what a block of columns takes off
 all that follow, one matrix product in single precision. Where there are many rows and no trellis the decisions are made
 there too, all rows of a column at once. A path through a trellis stays with the C library: it is one short step after
-the other, and each would cost four calls or more (docs/codecs.md has the figures).
+the other, and each would cost four calls or more (docs/results.md has the figures).
 
 Single precision arithmetic is that of csrc/kernels.c operation by operation, but for the sums of that product: on the
 same targets the same integers come out, and targets differ by rounding.
@@ -70,10 +70,6 @@ class Device:
     def cholesky(self, a: NDArray[np.float64]) -> NDArray[np.float64]:
         """Lower triangular L of a = L L^T."""
         return _fetched(torch.linalg.cholesky(self._sent(a)))
-
-    def solve(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Solve a x = b for a lower triangular a."""
-        return _fetched(torch.linalg.solve_triangular(self._sent(a), self._sent(b), upper=False))
 
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32

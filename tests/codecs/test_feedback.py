@@ -71,11 +71,11 @@ def test_classes_are_those_of_rows_and_columns(shape):
 @given(
     seed=st.integers(0, 10**6), bits=st.sampled_from([0, 3, 4, 8]), groups=st.sampled_from([1, 2, 8]),
     per_plane=st.integers(1, 5), planes=st.integers(1, 3), scale=st.sampled_from([0.4, 3.0, 200.0]),
-    survivors=st.sampled_from([0, 1, 5, 32]), rows=st.sampled_from([32, 128]),
+    survivors=st.sampled_from([0, 1, 5, 32, 64]), rows=st.sampled_from([32, 128]), dear=st.sampled_from([1, 10000]),
 )  # fmt: skip
-@settings(max_examples=30)
-def test_twins(seed, bits, groups, per_plane, planes, scale, survivors, rows):
-    """C and NumPy give the same integers, whatever the targets."""
+@settings(max_examples=40)
+def test_twins(seed, bits, groups, per_plane, planes, scale, survivors, rows, dear):
+    """C and NumPy give the same integers, whatever the targets, and where paths' costs are far apart."""
     random = np.random.default_rng(seed)
     n = per_plane * planes
     x = (random.standard_normal((n, rows)) * scale).astype(np.float32)
@@ -83,9 +83,9 @@ def test_twins(seed, bits, groups, per_plane, planes, scale, survivors, rows):
     paid = tuple(
         (random.random(shape) * most).astype(np.float32) for shape, most in (((groups, n), 0.5), ((rows,), 3.0))
     )
-    rate = (random.random((6, 2 if bits else 1, 256)) * 900 + 60 * np.abs(np.arange(256) - 128)).astype(np.int32)
+    rate = (random.random((6, 2 if bits else 1, 256)) * 900 + 60 * np.abs(np.arange(256) - 128)) * dear
     taps = TAPS[bits] if bits else (0, 0)
-    span = per_plane * rows // 32
+    rate, span = rate.astype(np.int32), per_plane * rows // 32
     how = Successive(rows, n, groups, per_plane, span if bits else 0, 4 * rows, bits, *taps, survivors)
     down = None
     if survivors:

@@ -36,14 +36,15 @@ from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.kernels import LANES, Float32
 
-LESSON = 64  # rows that teach the tables
+LESSON, TAUGHT = 64, 1 << 14  # rows that teach the tables, and weights, at least
 
 
 def search(problem: Problem, grid: Grid, machine: Machine) -> Found:
     """Quantise some rows, or all of them in haste, to learn the tables, then all of them."""
     lesson = problem
     if len(problem.m) == 1 and problem.down is None:
-        lesson = problem.of_rows(spread(problem.layout.rows, problem.layout.columns, LESSON))
+        rows = max(LESSON, TAUGHT // problem.layout.places)
+        lesson = problem.of_rows(spread(problem.layout.rows, problem.layout.columns, rows))
     first = quantise(lesson, grid, first_rates(grid, problem.layout), FEW, machine)
     return quantise(problem, grid, learnt_rates(first.counts, grid, problem.layout), machine=machine)
 

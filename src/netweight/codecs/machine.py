@@ -31,9 +31,6 @@ class Machine(Protocol):
     def cholesky(self, a: Array) -> Array:
         """Lower triangular L of a = L L^T."""
 
-    def solve(self, a: Array, b: Array) -> Array:
-        """Solve a x = b for a lower triangular a."""
-
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
     ) -> Work:
@@ -55,10 +52,6 @@ class Host:
     def cholesky(self, a: Array) -> Array:
         """Lower triangular L of a = L L^T."""
         return np.asarray(np.linalg.cholesky(a), np.float64)
-
-    def solve(self, a: Array, b: Array) -> Array:
-        """Solve a x = b for a lower triangular a."""
-        return np.asarray(np.linalg.solve(a, b))
 
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32

@@ -27,7 +27,9 @@ from netweight.kernels import Float32
 Array = NDArray[np.float64]
 
 FLOOR = 1e-9  # least ridge, of the mean diagonal: A may be singular
-HALVINGS = 60  # of the bracket of ln lambda
+ROUNDS, CLOSE = 60, 1e-12  # of Newton's method for ln lambda, and the step that ends it
+TINY = np.finfo(np.float64).tiny
+RISE = 1e-3  # least slope that a step of it believes
 FIXED = 12  # rounds between gamma and mu
 BINS = 16  # of an octave: rows of nearly the same g share their sums
 LISTED_BITS = 0.03  # a weight: what full G must win over its diagonal; a search over a list of paths loses some
@@ -191,17 +193,29 @@ class Spectrum:
         return self.solved[theta]
 
     def _solve(self, theta: float) -> Array:
-        floor = FLOOR * self.values.mean(axis=1)
+        """By Newton's method in ln lambda, with a bracket that halves where a step leaves it."""
         products = self._products()
-        low, high = np.log(floor), np.log(floor) + 120.0
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            ridge = np.exp(middle)
-            kept = products / (products + ridge[:, None, None])
-            paid = ridge * np.sum(self.energy * kept**2, axis=(1, 2))
-            above = paid > theta * np.einsum("gb,gbj->g", self.counts, kept)
-            low, high = np.where(above, low, middle), np.where(above, middle, high)
-        return np.asarray(np.exp(high))
+        low = np.log(FLOOR * self.values.mean(axis=1))
+        high = low + 120.0
+        at = low.copy()  # the least ridge first: where that is too much it is the answer
+        for _ in range(ROUNDS):
+            ridge = np.exp(at)[:, None, None]
+            kept = products / (products + ridge)
+            lost = 1 - kept
+            counted = self.counts[:, :, None] * kept
+            paid = self.energy * kept
+            paid *= kept
+            sums = [np.sum(part, axis=(1, 2)) for part in (counted, counted * lost, paid, paid * lost)]
+            parts, parts_lost, energy, energy_lost = (np.maximum(total, TINY) for total in sums)
+            miss = at + np.log(energy) - np.log(theta * parts)
+            rise = 1 - 2 * energy_lost / energy + parts_lost / parts
+            low, high = np.where(miss > 0, low, at), np.where(miss > 0, at, high)
+            step = at - miss / np.maximum(rise, RISE)
+            near = np.abs(step - at) < CLOSE
+            at = np.where(near | ((step > low) & (step < high)), step, (low + high) / 2)
+            if near.all():
+                break
+        return np.asarray(np.exp(at))
 
     def _nearest(self, ridge: Array) -> tuple[Array, Array, Array]:
         """Scale, gamma and mu, each [groups], of the Kronecker product nearest to G (x) A + lambda.
@@ -232,12 +246,15 @@ class Spectrum:
         kept = weights[:, :, None] * self.values[:, None]
         kept /= kept + ridge[:, None, None]
         kept *= along
-        ridged = self.matrix.a + mu[:, None, None] * np.eye(self.values.shape[1])
-        shrunk, factor = machine.product(kept, np.swapaxes(self.basis, 1, 2)), _upper(ridged, machine)
+        if self.rows is not None:
+            kept = machine.product(self.rows if rows is None else self.rows[rows], kept)
+        shrunk = machine.product(kept, np.swapaxes(self.basis, 1, 2))
+        ridged = self.matrix.a.copy()
+        ridged[:, range(ridged.shape[1]), range(ridged.shape[1])] += mu[:, None]
+        factor = _upper(ridged, machine)
         if self.rows is None:
             square = scale[:, None] * (self.weights + gamma[:, None])
             return Target(ridge, shrunk, factor, np.sqrt(square), square * self.size)
-        shrunk = machine.product(self.rows if rows is None else self.rows[rows], shrunk)
         values = scale[0] * (self.weights[0] + gamma[0])
         diagonal = np.square(self.rows) @ values
         down = more = None
@@ -272,6 +289,13 @@ class Spectrum:
         bias = self.matrix.w[:, rows] - found.shrunk
         lost = np.sum(self.matrix.machine.product(bias, self.matrix.a) * bias, axis=2) * np.square(found.rows[:, rows])
         return float(np.sum(lost)) + theta * rows.size * float(np.sum(self.values / (self.values + mu[:, None])))
+
+    def noise(self, found: Target, rows: int) -> Array:
+        """Gaussian rows of the covariance (A + mu)^-1, always the same ones: [groups, rows, n]."""
+        _, _, mu = self._nearest(found.mu)
+        white = np.random.default_rng(0).standard_normal((len(mu), rows, self.values.shape[1]))
+        white /= np.sqrt(self.values + mu[:, None])[:, None]
+        return self.matrix.machine.product(white, np.swapaxes(self.basis, 1, 2))
 
     def rates(self, theta: float) -> Array:
         """Bits of each row, or eigenvector of G, that the channel expects: [groups, rows]."""
