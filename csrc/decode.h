@@ -26,11 +26,32 @@ fill_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t co
 AVX2 static void fill_classes_avx2(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
     fill_classes(row, column, rows, columns, start, n, top, out);
 }
+
+/* The same by 64, which saturated packing to bytes makes; top is at most 255. */
+WIDE static void fill_classes_wide(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
+    const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), most = _mm512_set1_epi8((char)top);
+    int64_t o = start / columns % rows, c = start % columns;
+    for (int64_t i = 0; i < n; c = 0, o = o + 1 == rows ? 0 : o + 1) {
+        const int64_t run = columns - c < n - i ? columns - c : n - i;
+        const __m512i base = _mm512_set1_epi16(row[o]);
+        for (int64_t j = 0; j < run; j += 64) {
+            const uint64_t mask = run - j < 64 ? ((uint64_t)1 << (run - j)) - 1 : ~(uint64_t)0;
+            const __m512i a = _mm512_maskz_loadu_epi16((__mmask32)mask, column + c + j), b = _mm512_maskz_loadu_epi16((__mmask32)(mask >> 32), column + c + j + 32);
+            const __m512i v = _mm512_packus_epi16(_mm512_add_epi16(base, a), _mm512_add_epi16(base, b));
+            _mm512_mask_storeu_epi8(out + i + j, mask, _mm512_min_epu8(_mm512_permutexvar_epi64(in_order, v), most));
+        }
+        i += run;
+    }
+}
 #endif
 
 /* Class of symbols start .. start + n of a scan of rows x columns x positions: clamp(row + column level, 0, top). */
 API void nw_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
 #ifdef X86
+    if (has_wide() && top < 256) {
+        fill_classes_wide(row, column, rows, columns, start, n, top, out);
+        return;
+    }
     if (has_avx2()) {
         fill_classes_avx2(row, column, rows, columns, start, n, top, out);
         return;
@@ -94,21 +115,8 @@ static inline int take(reader *d, int l, uint32_t e) {
     return 0;
 }
 
-/* Symbols i .. to of a segment, i lane 0's, without classes, neighbours or a trellis, as side information is coded. Returns 0, or -1 where the
- * words run out. */
-static int decode_plain(reader *d, int lanes, const uint32_t *table, segment *s, int64_t i, int64_t to) {
-    for (int l = 0; i < to; i++, l = l + 1 == lanes ? 0 : l + 1) {
-        const uint32_t e = table[d->x[l] & (SLOTS - 1)];
-        if (take(d, l, e)) return -1;
-        const int32_t v = (int32_t)(e >> 24 ^ CENTRE) - CENTRE;
-        put(d, s, i, v, v);
-    }
-    return 0;
-}
-
-/* The same with all of these; `cls` are the classes from i on, NULL: all 0. */
+/* Symbols i .. to of a segment, i lane 0's; `cls` are the classes from i on, NULL: all 0. Returns 0, or -1 where the words run out. */
 static int decode_scalar(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to) {
-    if (!cls && q->levels == 1 && q->codebooks == 1) return decode_plain(d, lanes, tables, s, i, to);
     int32_t table[LANES], flip[LANES];
     for (const int64_t from = i; i < to; i += lanes) {
         int m = to - i < lanes ? (int)(to - i) : lanes;
@@ -268,7 +276,7 @@ typedef struct {
     int16_t *held;
     int64_t room;   /* for escapes, of which there may be more */
     int64_t used;   /* bytes; -1: too short, -2: wrong end state */
-    int64_t checksum; /* docs/format.md, 4.2; -1: not counted */
+    int64_t checksum; /* docs/format.md, 4.2, if it could be decoded */
 } chunk;
 
 enum { SCALAR, WITH_AVX2, WITH_AVX512 }; /* the widest path that may be taken */
@@ -297,6 +305,28 @@ static int64_t ends(const reader *d, const chunk *c, int lanes) {
     return d->at - c->bytes;
 }
 
+#ifdef X86
+/* Whole groups of symbols i .. to, while 64 bytes are left to read ahead, by the widest way there is. Returns where it stopped. */
+static int64_t fast(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, int widest) {
+    if (widest == WITH_AVX512 && q->levels == 1 && !s->scaled != !s->out) return wide_one(d, tables, q, s, state, cls ? cls : ZEROS, i, to);
+    return decode_avx2(d, tables, q, s, state, cls, i, to);
+}
+
+/* The same where fewer are left: from a copy with zeros behind it. Returns -1 where the words run out. */
+static int64_t fast_last(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, int widest) {
+    uint8_t copy[128] = {0};
+    const uint8_t *at = d->at, *end = d->end;
+    const int64_t left = end - at;
+    if (left >= 64) return i;
+    memcpy(copy, at, (size_t)left);
+    d->at = copy, d->end = copy + left + 64; /* so that it goes on until more than `left` are used */
+    i = fast(d, tables, q, s, state, cls, i, to, widest);
+    const int64_t used = d->at - copy;
+    d->at = used > left ? end : at + used, d->end = end;
+    return used > left ? -1 : i;
+}
+#endif
+
 /* From symbol i, which is lane 0's, to the end of a segment. Returns 0, or -1 where the words run out. */
 static int decode_segment(reader *d, int lanes, const uint32_t *tables, const model *q, segment *s, uint8_t *state, int64_t i, int widest) {
     uint8_t room[AT_HAND];
@@ -306,8 +336,11 @@ static int decode_segment(reader *d, int lanes, const uint32_t *tables, const mo
         const uint8_t *cls = classes_from(s, i, to - i, room);
         int64_t at = i;
 #ifdef X86
-        if (lanes == LANES && widest == WITH_AVX512 && q->levels == 1 && !s->scaled != !s->out) at = wide_one(d, tables, q, s, state, cls ? cls : ZEROS, i, to);
-        else if (lanes == LANES && widest >= WITH_AVX2) at = decode_avx2(d, tables, q, s, state, cls, i, to);
+        if (lanes == LANES && widest >= WITH_AVX2) {
+            at = fast(d, tables, q, s, state, cls, i, to, widest);
+            if (to - at >= LANES) at = fast_last(d, tables, q, s, state, cls ? cls + (at - i) : NULL, at, to, widest);
+            if (at < 0) return -1;
+        }
 #endif
         (void)widest;
         if (decode_scalar(d, lanes, tables, q, s, state, cls ? cls + (at - i) : NULL, at, to)) return -1;
@@ -387,7 +420,7 @@ static void decode_alone(chunk *c, int lanes, const uint32_t *tables, const mode
     for (take_turn(&t, c, lanes); t.c;) finish_segment(&t, lanes, tables, q, widest);
 }
 
-static int64_t checksum(const chunk *c) {
+static uint32_t checksum(const chunk *c, int widest) {
     uint32_t plain = 0, weighted = 0, at = 0;
     uint8_t sums[8];
     for (int64_t j = 0; j < c->count; j++) {
@@ -395,8 +428,7 @@ static int64_t checksum(const chunk *c) {
         at += (uint32_t)c->segs[j].n;
     }
     for (int j = 0; j < 4; j++) sums[j] = (uint8_t)(plain >> 8 * j), sums[4 + j] = (uint8_t)(weighted >> 8 * j);
-    const int64_t crc = crc32(c->bytes, c->size, 0);
-    return crc < 0 ? -1 : crc32(sums, 8, (uint32_t)crc);
+    return crc32(sums, 8, crc32(c->bytes, c->size, 0, widest), widest);
 }
 
 /* Decode chunks: `used` and `checksum` of each, and what its segments hold, say what came out. `widest`: the path that may be taken; all give the
@@ -405,8 +437,6 @@ API int64_t nw_decode(chunk *chunks, int64_t count, int64_t lanes, const uint32_
     int64_t path = SCALAR;
 #ifdef X86
     if (has_avx2() && widest >= WITH_AVX2) path = widest >= WITH_AVX512 && has_wide() ? WITH_AVX512 : WITH_AVX2;
-#else
-    (void)widest;
 #endif
     for (int64_t j = 0; j < count; j++) {
         chunks[j].used = chunks[j].checksum = -1;
@@ -418,26 +448,33 @@ API int64_t nw_decode(chunk *chunks, int64_t count, int64_t lanes, const uint32_
     else
 #endif
         for (int64_t j = 0; j < count; j++) decode_alone(chunks + j, (int)lanes, tables, q, (int)path);
-    for (int64_t j = 0; j < count; j++) if (chunks[j].used >= 0) chunks[j].checksum = checksum(chunks + j);
+    for (int64_t j = 0; j < count; j++) if (chunks[j].used >= 0) chunks[j].checksum = checksum(chunks + j, (int)widest);
     return path;
 }
 
-/* A signed integer as docs/format.md, 4 has it, of at most 9 bytes; 0 where there is none. */
-static int read_signed(const uint8_t **at, const uint8_t *end, int64_t *value) {
+/* An integer as docs/format.md, 4 has it, of at most 9 bytes; 0 where there is none. */
+static int read_integer(const uint8_t **at, const uint8_t *end, int64_t *value) {
     uint64_t v = 0;
     for (int shift = 0; shift < 63; shift += 7) {
         if (*at == end) return 0;
         const uint8_t byte = *(*at)++;
         v |= (uint64_t)(byte & 127) << shift;
         if (byte < 128) {
-            *value = v & 1 ? -1 - (int64_t)(v >> 1) : (int64_t)(v >> 1);
+            *value = (int64_t)v;
             return 1;
         }
     }
     return 0;
 }
 
-enum { BATCH = 16, FEW = 256, LARGEST_ESCAPE = 1 << 22 };
+/* The same with a sign. */
+static int read_signed(const uint8_t **at, const uint8_t *end, int64_t *value) {
+    if (!read_integer(at, end, value)) return 0;
+    *value = *value & 1 ? -1 - (*value >> 1) : *value >> 1;
+    return 1;
+}
+
+enum { BATCH = 128, FEW = 256, LARGEST_ESCAPE = 1 << 22 };
 
 /* Put what is escaped where its multiples belong; 0 unless it fits its places and ends with the chunk. */
 static int patch(const chunk *c, const model *q, int escapes) {
@@ -459,13 +496,14 @@ static int patch(const chunk *c, const model *q, int escapes) {
  * without fine indices; `escapes`: values follow for them. Returns 0, or 1 where anything is unusual; then nw_decode has to find out what. */
 API int64_t nw_decode_tensors(const uint8_t *data, const int64_t (*where)[3], int64_t count, const int64_t (*piece)[3], const segment *tensors, const uint32_t *tables,
                               const model *q, int64_t widest, int64_t escapes, int64_t *checksums) {
-    int64_t place[BATCH][FEW], most = 1, unusual = 0;
-    int16_t held[BATCH][FEW];
+    int64_t most = 1, unusual = 0;
     for (int64_t j = 0; j < count; j++) if (where[j][2] > most) most = where[j][2];
+    chunk *c = malloc(BATCH * sizeof *c);
     segment *segs = malloc(BATCH * (size_t)most * sizeof *segs);
-    if (!segs) return 1;
+    int64_t(*place)[FEW] = malloc(BATCH * sizeof *place);
+    int16_t(*held)[FEW] = malloc(BATCH * sizeof *held);
+    if (!c || !segs || !place || !held) unusual = 1;
     for (int64_t j = 0; j < count && !unusual; j += BATCH) {
-        chunk c[BATCH];
         const int size = count - j < BATCH ? (int)(count - j) : BATCH;
         for (int h = 0; h < size; h++) {
             const int64_t *w = where[j + h];
@@ -481,9 +519,9 @@ API int64_t nw_decode_tensors(const uint8_t *data, const int64_t (*where)[3], in
             int64_t beyond = 0;
             for (int64_t k = 0; k < c[h].count; k++) beyond += c[h].segs[k].beyond;
             checksums[j + h] = c[h].checksum;
-            if (c[h].used < 0 || c[h].checksum < 0 || beyond > FEW || !patch(c + h, q, (int)escapes)) unusual = 1;
+            if (c[h].used < 0 || beyond > FEW || !patch(c + h, q, (int)escapes)) unusual = 1;
         }
     }
-    free(segs);
+    free(c), free(segs), free(place), free(held);
     return unusual;
 }

@@ -4,14 +4,6 @@
  * The table is read by scalar loads here too: with row and column classes the lanes of a group have some seven tables between them, so that
  * no register holds them, and the gather instruction takes longer. */
 
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi,bmi2,popcnt")))
-
-static int has_wide(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
-}
-
 /* What a segment's lanes carry along, lanes 0 .. 15 and 16 .. 31. */
 typedef struct {
     __m512i x0, x1; /* coder states */

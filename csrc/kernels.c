@@ -1,5 +1,5 @@
 /* The hot loops of netweight, called through ctypes. C11, no dependency, no global state; one file to compile: the decoder, in decode.h and
- * what it includes, is a part of this one, and so are side.h and listed.h.
+ * what it includes, is a part of this one, and so are side.h, section.h and listed.h.
  *
  * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
  * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
@@ -75,7 +75,19 @@ static int has_avx512(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 9; }
+static uint32_t read32(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
+
+#ifdef X86
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,bmi,bmi2,popcnt")))
+
+static int has_wide(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+}
+#endif
+
+API int64_t nw_abi(void) { return 10; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -135,6 +147,7 @@ static inline int32_t advance(const model *q, int32_t v, uint8_t *state) {
 
 #include "decode.h"
 #include "side.h"
+#include "section.h"
 
 /* ---- encoder -------------------------------------------------------------------------------------------------------- */
 
@@ -769,21 +782,4 @@ API int64_t nw_send_level(int32_t *missing, int64_t n, int64_t threshold, int64_
 API void nw_add_level(uint32_t *total, const int16_t *k, int64_t n, int64_t threshold, int64_t offset) {
     const uint32_t t = (uint32_t)threshold, o = (uint32_t)offset;
     for (int64_t i = 0; i < n; i++) total[i] += (uint32_t)k[i] * t + (uint32_t)((k[i] > 0) - (k[i] < 0)) * o;
-}
-
-/* Levels from residuals: the first of a line is predicted by the first of the line before (start), the second by the first, each other by
- * 2 a - b, clamped to 0 .. top. Returns the number of levels, or -1 where one leaves 0 .. top. */
-API int64_t nw_lines(const int32_t *sizes, int64_t lines, const int32_t *residual, int64_t start, int64_t top, int32_t *level) {
-    int64_t at = 0, first = start;
-    for (int64_t j = 0; j < lines; j++) {
-        for (int64_t i = 0; i < sizes[j]; i++, at++) {
-            int64_t guess = i == 0 ? first : i == 1 ? level[at - 1] : 2 * (int64_t)level[at - 1] - level[at - 2];
-            guess = guess < 0 ? 0 : guess > top ? top : guess;
-            guess += residual[at];
-            if (guess < 0 || guess > top) return -1;
-            level[at] = (int32_t)guess;
-        }
-        if (sizes[j]) first = level[at - sizes[j]];
-    }
-    return at;
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import netweight as nw
+from netweight import kernels, kernels_decode
 from netweight.archive import Archive
 from netweight.checkpoint import open_checkpoint
 from netweight.codecs.base import Point, index_of
@@ -382,6 +383,35 @@ def test_filling_many_arrays(codec, caches, tmp_path, monkeypatch):
                 assert outs[name].tobytes() == archive[name].tobytes()
             assert np.isnan(raw[name][:j]).all()
             assert np.isnan(raw[name][j + size :]).all()
+
+
+@pytest.mark.skipif(kernels.backend() != "c", reason="the C library is not in use: sections are read step by step")
+def test_usual_sections_are_filled_in_a_single_call(tmp_path, monkeypatch):
+    """Without a step in between, unless only a part is wanted; and then the bytes are the same."""
+    random = np.random.default_rng(8)
+    shapes = {"a": (700, 450), "b": (80, 50), "c": (1500,), "d": (64, 5, 1, 1), "t": (300, 300), "none": (0, 4)}
+    choices = {name: ("trellis" if name in "td" else "uniform", index_of(0.4)) for name in shapes}
+    choices["none"] = ("exact", 0)
+    source = {name: (random.standard_normal(shape) * 2).astype(np.float32) for name, shape in shapes.items()}
+    source["a"] *= np.exp(random.normal(0, 0.4, (700, 1))).astype(np.float32)
+    archive = reopened(planned(source, choices), tmp_path)
+    names = [name for name in shapes if name != "none"]
+    expected = {name: archive[name].tobytes() for name in names}
+    archive.close()
+    outs = {name: np.full(shapes[name], np.nan, np.float32) for name in names}
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "section", None)
+        for widest in (0, 1, 2):
+            patch.setattr(kernels_decode, "WIDEST", widest)
+            archive.fill(outs)
+            assert {name: out.tobytes() for name, out in outs.items()} == expected
+            for out in outs.values():
+                out[...] = np.nan
+        with pytest.raises(TypeError):
+            archive.fill({"b": outs["b"]})
+        patch.setattr("netweight.archive.filling.AT_ONCE", 1000)
+        with pytest.raises(TypeError):
+            archive.fill(outs)
 
 
 def test_reading_into_what_does_not_fit(compressed):

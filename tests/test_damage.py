@@ -17,8 +17,9 @@ import pytest
 import sections
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from victims import check, encoded, healed, larger, small, tiny
+from victims import check, encoded, healed, larger, plain, small, tiny
 
+from netweight import kernels
 from netweight.archive import Archive
 from netweight.errors import FormatError, UsageError
 
@@ -36,7 +37,9 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("damage") / "file.nwt"
 
 
-@pytest.mark.parametrize("make", [tiny, small, larger, headers.valid, sections.valid], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [tiny, small, larger, plain, headers.valid, sections.valid], ids=lambda make: make.__name__
+)
 def test_undamaged(make, place):
     check(place, make())
 
@@ -104,6 +107,41 @@ def test_checksums_cover_what_bytes_decode_to(place):
     header, (other,) = forge.take_apart(eight)
     with pytest.raises(FormatError, match="The checksum of a chunk"):
         check(place, forge.put_together(header, [forge.Part(other.rest, part.chunks)]))
+
+
+@pytest.mark.parametrize("make", [small, larger, plain])
+def test_a_wrong_checksum_of_any_chunk(make, place):
+    header, parts = forge.take_apart(make())
+    for number, part in enumerate(parts):
+        for chunk, (data, crc) in enumerate(part.chunks):
+            chunks = (*part.chunks[:chunk], (data, crc ^ 1), *part.chunks[chunk + 1 :])
+            with pytest.raises(FormatError, match="The checksum of a chunk"):
+                check(
+                    place,
+                    forge.put_together(header, [*parts[:number], forge.Part(part.rest, chunks), *parts[number + 1 :]]),
+                )
+
+
+@pytest.mark.skipif(kernels.backend() != "c", reason="the C library is not in use: there is one way only")
+def test_every_byte_of_a_head(place):
+    """Changed, left out or put in, with a right checksum of the prelude: together and one by one it means the same."""
+    header, parts = forge.take_apart(plain())
+    valid = 0
+    for number, part in enumerate(parts):
+        rest = part.rest
+        ends = [
+            rest[:at] + bytes(changed) + rest[at + 1 :] for at in range(len(rest)) for changed in _changes(rest[at])
+        ]
+        for broken in (*ends, rest + b"\0"):
+            others = [*parts[:number], forge.Part(broken, part.chunks), *parts[number + 1 :]]
+            with contextlib.suppress(FormatError), np.errstate(over="ignore"):
+                check(place, forge.put_together(header, others))
+                valid += 1
+    assert valid > 10  # other factors
+
+
+def _changes(byte: int) -> list[list[int]]:
+    return [[byte ^ 1], [byte ^ 16], [byte ^ 64], [byte ^ 128], [127], [255], [], [byte, 0]]
 
 
 # ---- plans that ask for what cannot be
@@ -202,11 +240,11 @@ def test_attacks_in_little_memory(tmp_path):
 
 @pytest.fixture(scope="module")
 def files_to_break() -> list[bytes]:
-    return [small(), larger(), headers.valid()]
+    return [small(), larger(), headers.valid(), plain()]
 
 
 @settings(max_examples=300)
-@given(random=st.randoms(use_true_random=True), which=st.integers(0, 2))
+@given(random=st.randoms(use_true_random=True), which=st.integers(0, 3))
 def test_random_damage(random, which, files_to_break, place):
     """Either the damage is found, or the file is another valid one; there is no third."""
     data = forge.mutate(random, files_to_break[which])
@@ -220,7 +258,7 @@ def test_random_damage_gets_far(files_to_break, place):
     seen = set()
     for turn in range(300):
         try:
-            check(place, healed(place, forge.mutate(random, files_to_break[turn % 3])))
+            check(place, healed(place, forge.mutate(random, files_to_break[turn % 4])))
         except FormatError as error:
             seen.add(error.fact.split()[1])
         else:
@@ -239,7 +277,7 @@ def test_random_damage_in_little_memory(files_to_break, tmp_path, place):
     files = [tmp_path / "valid.nwt"]
     files[0].write_bytes(tiny())
     for turn in range(200):
-        data = healed(place, forge.mutate(random, files_to_break[turn % 3]))
+        data = healed(place, forge.mutate(random, files_to_break[turn % 4]))
         try:
             check(place, data)
         except FormatError:

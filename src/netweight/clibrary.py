@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-ABI = 9
+ABI = 10
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
 Argument = Any
@@ -67,6 +67,12 @@ class CModel(ctypes.Structure):
         ("tap1", ctypes.c_int64),
         ("thresholds", ctypes.c_void_p),
     )
+
+
+class CTensor(ctypes.Structure):
+    """`tensor` of csrc/section.h."""
+
+    _fields_ = (("rows", ctypes.c_int64), ("columns", ctypes.c_int64), ("out", ctypes.c_void_p))
 
 
 class CSuccessive(ctypes.Structure):

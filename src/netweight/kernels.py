@@ -33,6 +33,7 @@ from netweight.kernels_decode import c_model, c_segments
 from netweight.kernels_decode import decode as decode
 from netweight.kernels_decode import decode_chunks as decode_chunks
 from netweight.kernels_decode import decode_runs as decode_runs
+from netweight.kernels_decode import decode_section as decode_section
 from netweight.kernels_decode import decode_tensors as decode_tensors
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels_numpy, kernels_numpy_feedback
-from netweight.clibrary import LIBRARY, CChunk, CModel, CSegment, address, call
+from netweight.clibrary import LIBRARY, CChunk, CModel, CSegment, CTensor, address, call
 from netweight.errors import FormatError
-from netweight.kernel_types import LANES, Decoded, Int16, Int32, Job, Model, Run, Segment, Tables, Target
+from netweight.kernel_types import LANES, Decoded, Float32, Int16, Int32, Job, Model, Run, Segment, Tables, Target
 
 Int64 = NDArray[np.int64]
 
@@ -111,7 +111,7 @@ def _by_c(jobs: Sequence[Job], lanes: int, tables: Tables, model: Model, room: i
             mine = slice(first, first + beyond)
             runs.append(Run(n, (item.plain, item.weighted), places[j, mine], held[j, mine], fine))
             first += beyond
-        found.append(Decoded(runs, chunk.used, None if chunk.checksum < 0 else chunk.checksum))
+        found.append(Decoded(runs, chunk.used, chunk.checksum))
     return found
 
 
@@ -169,6 +169,37 @@ def decode_tensors(
     )
     del keep, thresholds
     return None if unusual else found
+
+
+def decode_section(
+    data: memoryview, prelude: int, crc: int, shapes: Sequence[tuple[int, int]], outs: Sequence[Float32], taps: Int64,
+    around: bool,
+) -> bool:  # fmt: skip
+    """Decode a whole section of weights to float32 in a single call, every checksum included.
+
+    Args:
+        data: the section.
+        prelude: bytes of its prelude.
+        crc: checksum of it.
+        shapes: rows and columns of each tensor, which is scanned by rows.
+        outs: float32, contiguous, memory for each.
+        taps: int64 [9, 2], those of the trellis of 2^j states; zeros where there is none.
+        around: more is decoded than the caches hold.
+
+    Returns:
+        Whether it is done. If not, this is no way to do it, or something is wrong, which reading it step by step tells.
+    """
+    if LIBRARY is None or prelude > len(data):
+        return False
+    if taps.shape != (9, 2) or taps.dtype != np.int64 or not taps.flags.c_contiguous:
+        raise ValueError(f"taps of shape {taps.shape}")
+    for (height, width), out in zip(shapes, outs, strict=True):
+        if height * width != out.size or height < 0 or out.dtype != np.float32 or not out.flags.c_contiguous:
+            raise ValueError(f"memory of {out.size} {out.dtype} for {height} x {width} weights")
+    rows: list[Any] = [(*shape, address(out)) for shape, out in zip(shapes, outs, strict=True)]
+    items = (CTensor * len(rows))(*rows)
+    raw = np.frombuffer(data, np.uint8)
+    return not call("nw_section", raw, len(data), prelude, crc, items, len(outs), taps, int(around), WIDEST)
 
 
 def _by_numpy(job: Job, lanes: int, tables: Tables, model: Model) -> Decoded:

@@ -12,13 +12,29 @@ from netweight.codecs.base import Point, index_of
 from netweight.errors import FormatError
 
 CHECKSUM = re.compile(r"The checksum of a chunk of .* is ([0-9a-f]{8}), ([0-9a-f]{8}) is expected")
+HUGE_BYTES = 1 << 24
 
 
 def check(path: Path, data: bytes) -> None:
-    """Open and verify a file of these bytes."""
+    """Open and verify a file of these bytes; tensors decoded together are what they are one by one."""
     path.write_bytes(data)
     with Archive.open(path) as archive:
+        floats = {name: i.shape for name, i in archive.infos.items() if i.dtype == "F32" and i.nbytes < HUGE_BYTES}
+        outs = {name: np.full(shape, np.nan, np.float32) for name, shape in floats.items()}
+        try:
+            archive.fill(outs)
+        except FormatError:
+            outs = {}
+        found = {name: _tensor(archive, name) for name in floats}
+        assert {name: out.tobytes() for name, out in outs.items()} == (found if None not in found.values() else {})
         archive.check()
+
+
+def _tensor(archive: Archive, name: str) -> bytes | None:
+    try:
+        return archive[name].tobytes()
+    except FormatError:
+        return None
 
 
 def encoded(tensors: dict[str, tuple[np.ndarray, str, int]]) -> bytes:
@@ -69,6 +85,21 @@ def larger() -> bytes:
             "b": (random.laplace(0, 1, (6, 33, 3, 3)).astype(np.float32), "trellis", index_of(1.0)),
             "c": (random.standard_normal((50, 40)).astype(np.float32) * spread[:, 0], "exact", 0),
             "d": (random.integers(0, 3, 5000), "exact", 0),
+        }
+    )
+
+
+def plain() -> bytes:
+    """A file whose sections are decoded in one call each: levels, chunks of several tensors, escapes."""
+    random = np.random.default_rng(5)
+    spread = np.exp(random.normal(0, 1, (40, 1))).astype(np.float32)
+    return encoded(
+        {
+            "a": (random.standard_normal((40, 50)).astype(np.float32) * spread, "trellis", index_of(1.0)),
+            "b": (random.standard_normal((50, 40)).astype(np.float32) * spread[:, 0], "trellis", index_of(0.5)),
+            "c": (random.standard_t(1.5, (30, 20)).astype(np.float32), "uniform", index_of(0.25)),
+            "d": (random.standard_normal((40, 30)).astype(np.float32) * spread, "uniform", index_of(0.5)),
+            "e": (random.standard_normal(70).astype(np.float32), "uniform", index_of(0.5)),
         }
     )
 

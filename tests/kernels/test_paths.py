@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from netweight import kernels, kernels_decode
 from netweight.clibrary import call
+from netweight.entropy.small import Reader, decode_small, encode_small, lanes_of
 from netweight.errors import FormatError
 from netweight.kernels import Grid, Job, Segment, Target
 
@@ -158,14 +159,14 @@ def test_pieces(make: Any, seed: int, pieces: int, bits: int, spread: float) -> 
             patch.setattr(kernels_decode, "WIDEST", widest)
             room[:] = np.nan
             checksums = kernels.decode_tensors(memoryview(data), lie, *arguments)
-        if many or not has_crc():
+        if many:
             assert checksums is None
             continue
         assert checksums is not None
         assert np.array_equal(out, expected.astype(np.float32) * FACTOR)
         assert np.isnan(room[:first]).all()
         assert np.isnan(room[first + out.size :]).all()
-    if many or not has_crc():
+    if many:
         return
     for change in random.integers(0, len(data), 5).tolist():
         spoiled = bytearray(data)
@@ -202,23 +203,56 @@ def test_tensors(make: Any, seed: int, kind: dict[str, Any], sizes: list[int], t
     arguments = (pieces, likes, chunk.tables, chunk.model, targets, False)
     found = kernels.decode_tensors(memoryview(data), np.array(where, np.int64), *arguments)
     escaped = [np.isin(chunk.symbol[ends[g.start] : ends[g.stop]], (0, 255)).sum() for g in groups]
-    if max(escaped) > 256 or not has_crc():
+    if max(escaped) > 256:
         assert found is None
         return
     assert np.array_equal(np.concatenate(outs), chunk.fine.astype(np.float32) * FACTOR)
 
 
-def has_crc() -> bool:
-    return call("nw_crc32", np.zeros(1, np.uint8), 1, 0) >= 0
-
-
-@pytest.mark.parametrize("size", [*range(150), 1000, 4096, 100_001])
+@pytest.mark.parametrize("size", [*range(150), 255, 256, 271, 320, 1000, 2047, 2048, 4096, 100_001])
 def test_crc32(size: int) -> None:
-    if not has_crc():
-        pytest.skip("this machine has no carry-less multiplication: zlib counts the checksums")
-    data = np.frombuffer(os.urandom(size), np.uint8)
+    data = np.frombuffer(os.urandom(size + 3), np.uint8)
     for before in (0, 0xDEADBEEF):
-        assert call("nw_crc32", data, size, before) == zlib.crc32(data.tobytes(), before)
+        for first, way in ((0, 0), (1, 1), (3, 2)):  # by tables, by 16 bytes, by 64: as far as this machine can
+            part = data[first : first + size]
+            assert call("nw_crc32", part, size, before, way) == zlib.crc32(part.tobytes(), before)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=5000), first=st.integers(0, 70), before=st.integers(0, 2**32 - 1))
+def test_crc32_anywhere(data: bytes, first: int, before: int) -> None:
+    part = np.frombuffer(data, np.uint8)[first:]
+    for way in (0, 1, 2):
+        assert call("nw_crc32", part, part.size, before, way) == zlib.crc32(part.tobytes(), before)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    seed=SEEDS, count=st.sampled_from([1, 5, 700, 2047, 2048, 5000, 33_000]), spread=st.sampled_from([0.3, 2.0, 30.0]),
+    flip=st.none() | st.floats(0, 1, exclude_max=True), cut=st.integers(0, 3),
+)  # fmt: skip
+def test_short_streams(seed: int, count: int, spread: float, flip: float | None, cut: int) -> None:
+    """Whole or damaged: what the C library makes of them is what NumPy makes of them, or nothing."""
+    values = np.random.default_rng(seed).laplace(0, spread, count).round().clip(-128, 127).astype(np.int64)
+    data = bytearray(encode_small(values))
+    if flip is not None:
+        data[int(flip * len(data))] ^= 1 << seed % 8
+    data = data[: len(data) - cut]
+    found = kernels.short_stream(memoryview(data), count, lanes_of(count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("netweight.kernels.LIBRARY", None)
+        patch.setattr("netweight.kernels_decode.LIBRARY", None)
+        reader = Reader(bytes(data))
+        try:
+            expected = decode_small(reader, count)
+        except FormatError:
+            assert found is None
+            return
+    assert found is not None
+    assert np.array_equal(found[0], expected)
+    assert found[1] == reader.at
+    if flip is None and not cut:
+        assert np.array_equal(expected, values)
 
 
 @settings(deadline=None, max_examples=80)

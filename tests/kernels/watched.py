@@ -3,13 +3,20 @@
 import ctypes
 import importlib.util
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from netweight import clibrary, kernels, kernels_decode, kernels_numpy
+from netweight.entropy import trellis
+from netweight.entropy.layout import Layout
 from netweight.errors import FormatError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "attacks"))
+import forge
+import victims
 
 spec = importlib.util.spec_from_file_location("chunks", Path(__file__).with_name("conftest.py"))
 assert spec is not None
@@ -98,6 +105,33 @@ for kernels_decode.WIDEST in (0, 1, 2):
         except FormatError:
             decodes += 1
 kernels_decode.WIDEST = 2
+
+# Whole sections, first as they are, then damaged where no checksum tells.
+TAPS = np.array([trellis.TAPS.get(bits, (0, 0)) for bits in range(9)], np.int64)
+header, sections = forge.take_apart(victims.plain())
+first = 0
+for section in sections:
+    members, first_of = sum(header["members"][sections.index(section)][1::2]), first
+    first += members
+    shapes = [Layout.of(tuple(shape)) for shape in header["shape"][first_of:first]]
+    outs = [np.empty(x.size, np.float32) for x in shapes]
+    for turn in range(400):
+        prelude, body = bytearray(section.prelude()), bytearray(b"".join(chunk for chunk, _ in section.chunks))
+        spoiled = (prelude, body)[turn % 3 == 2]
+        if turn % 4:
+            spoiled[int(random.integers(len(spoiled)))] ^= 1 << int(random.integers(8))
+        del spoiled[len(spoiled) - (turn % 4 == 3) * int(random.integers(len(spoiled))) :]
+        data, kernels_decode.WIDEST = np.frombuffer(bytes(prelude + body), np.uint8).copy(), turn % 3
+        crc, rows = zlib.crc32(prelude), [(x.rows, x.columns) for x in shapes]
+        done = kernels.decode_section(memoryview(data), len(prelude), crc, rows, outs, TAPS, turn % 2 == 0)
+        assert done or turn % 4
+        decodes += 1
+kernels_decode.WIDEST = 2
+for n in range(400):
+    data = random.integers(0, 256, n).astype(np.uint8)
+    for widest in (0, 1, 2):
+        assert clibrary.call("nw_crc32", data, n, 7, widest) == zlib.crc32(data.tobytes(), 7)
+    kernels.short_stream(memoryview(data), n + 1, (1, 4, 32)[n % 3])
 
 for n in (0, 1, 31, 32, 33, 320, 1000):
     for scale in (0.5, 5.0, 300.0, 20_000.0):

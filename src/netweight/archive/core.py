@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from netweight.archive.accounting import Row, rows
 from netweight.archive.encoding import Block
-from netweight.archive.filling import CACHES_BYTES, require_fit, scale_into
+from netweight.archive.filling import CACHES_BYTES, fill_section, require_fit, scale_into
 from netweight.archive.header import AGAIN, Group, Header, Section
 from netweight.archive.lazy import LazyTensor
 from netweight.archive.mapped import map_file
@@ -226,6 +226,8 @@ class Archive(Mapping[str, Storage]):
             number, place = self._home[self._index[self.ties.get(name, name)]][0]
             homes.setdefault(number, []).append((place, name))
         for number, found in homes.items():
+            if self._filled(number, found, outs, around):
+                continue
             targets: dict[int, Target] = {}
             opened = self.section(number) if number < self.sections_here else None
             for place, name in found:
@@ -236,6 +238,19 @@ class Archive(Mapping[str, Storage]):
                     targets[place] = Target(outs[name].reshape(-1), factor, around)
             if opened and targets:
                 scale_into(opened, targets, partial(self._shared, number, opened))
+
+    def _filled(
+        self, number: int, found: Sequence[tuple[int, str]], outs: Mapping[str, NDArray[np.float32]], around: bool
+    ) -> bool:
+        """Decode a section in a single call, if all of it is wanted and it can be had that way; tell whether it was."""
+        section, names = self.header.sections[number], dict(found)
+        if number >= self.sections_here or not len(names) == len(found) == len(section.members):
+            return False
+        if any(len(self._home[member]) > 1 for member in section.members):
+            return False
+        params = [self.header.params[member] for member in section.members]
+        into = [outs[names[place]] for place in range(len(section.members))]
+        return fill_section(section, self._data(number), params, into, around)
 
     def tensor(self, name: str) -> Any:
         """Decode one tensor into a torch tensor of its dtype.
@@ -255,8 +270,7 @@ class Archive(Mapping[str, Storage]):
             opened = self._opened.get(number)
         if opened is None:
             section = self.header.sections[number]
-            parts = self._sections[number]
-            data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+            data = self._data(number)
             if zlib.crc32(data[: section.prelude]) != section.crc:
                 raise FormatError(f"The checksum of section {number} is wrong.", AGAIN)
             infos = [self.header.tensors[member] for member in section.members]
@@ -268,6 +282,10 @@ class Archive(Mapping[str, Storage]):
                 while len(self._opened) > KEPT_SECTIONS:
                     self._opened.popitem(last=False)
         return opened
+
+    def _data(self, number: int) -> memoryview:
+        parts = self._sections[number]
+        return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _pieces(self, number: int, opened: Opened, place: int) -> Iterator[tuple[int, Any]]:
         """Start and content of a tensor's pieces; a chunk with several tensors is kept for the others."""
