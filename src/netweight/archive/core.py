@@ -226,10 +226,11 @@ class Archive(Mapping[str, Storage]):
             number, place = self._home[self._index[self.ties.get(name, name)]][0]
             homes.setdefault(number, []).append((place, name))
         for number, found in homes.items():
-            if self._filled(number, found, outs, around):
+            here = number < self.sections_here
+            if here and fill_section(self.header, self._home, number, found, self._data(number), outs, around):
                 continue
             targets: dict[int, Target] = {}
-            opened = self.section(number) if number < self.sections_here else None
+            opened = self.section(number) if here else None
             for place, name in found:
                 factor = opened.factor(place) if opened else None
                 if factor is None or Layout.of(outs[name].shape).order != "oik" or place in targets:
@@ -238,19 +239,6 @@ class Archive(Mapping[str, Storage]):
                     targets[place] = Target(outs[name].reshape(-1), factor, around)
             if opened and targets:
                 scale_into(opened, targets, partial(self._shared, number, opened))
-
-    def _filled(
-        self, number: int, found: Sequence[tuple[int, str]], outs: Mapping[str, NDArray[np.float32]], around: bool
-    ) -> bool:
-        """Decode a section in a single call, if all of it is wanted and it can be had that way; tell whether it was."""
-        section, names = self.header.sections[number], dict(found)
-        if number >= self.sections_here or not len(names) == len(found) == len(section.members):
-            return False
-        if any(len(self._home[member]) > 1 for member in section.members):
-            return False
-        params = [self.header.params[member] for member in section.members]
-        into = [outs[names[place]] for place in range(len(section.members))]
-        return fill_section(section, self._data(number), params, into, around)
 
     def tensor(self, name: str) -> Any:
         """Decode one tensor into a torch tensor of its dtype.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels
-from netweight.archive.header import Section
+from netweight.archive.header import Header
 from netweight.archive.opened import Opened
 from netweight.checkpoint import TensorInfo
 from netweight.codecs.registry import EXACT, by_id
@@ -44,28 +44,34 @@ def scale_into(opened: Opened, targets: Mapping[int, Target], shared: Callable[[
 
 
 def fill_section(
-    section: Section, data: memoryview, params: Sequence[tuple[int, ...]], outs: Sequence[NDArray[np.float32]],
-    around: bool,
+    header: Header, home: Mapping[int, Sequence[tuple[int, int]]], number: int, found: Sequence[tuple[int, str]],
+    data: memoryview, outs: Mapping[str, NDArray[np.float32]], around: bool,
 ) -> bool:  # fmt: skip
-    """Decode all of a section in a single call, if it is of the kind that most weights are in.
+    """Decode all of a section in a single call, if all is wanted and it is of the kind that most weights are in.
 
     Args:
-        section: what the header says of it.
+        header: of the file.
+        home: by tensor, sections that hold it and its places there.
+        number: of the section.
+        found: places in it that are wanted, and their names.
         data: its bytes.
-        params: integers of each member.
-        outs: memory for each member, of its shape.
+        outs: memory by name, checked.
         around: more is decoded than the caches hold.
 
     Returns:
         Whether it is done; if not, reading it step by step does it, or says what is wrong.
     """
-    if section.codec == EXACT or sum(out.size for out in outs) > AT_ONCE:
+    section, names = header.sections[number], dict(found)
+    if section.codec == EXACT or not len(names) == len(found) == len(section.members):
         return False
     codec = by_id(section.codec, section.version)
     if not codec.linear or codec.reals != (codec.linear,) or codec.streams != (section.stream,):
         return False
-    layouts = [codec.layout(out.shape) for out in outs]
-    if any(x.order != "oik" for x in layouts) or any(len(numbers) != len(codec.params) for numbers in params):
+    if any(len(home[member]) > 1 or len(header.params[member]) != len(codec.params) for member in section.members):
+        return False
+    into = [outs[names[place]] for place in range(len(names))]
+    layouts = [codec.layout(out.shape) for out in into]
+    if any(x.order != "oik" for x in layouts) or sum(x.size for x in layouts) > AT_ONCE:
         return False
     shapes = [(x.rows, x.columns) for x in layouts]
-    return kernels.decode_section(data, section.prelude, section.crc, shapes, outs, _TAPS, around)
+    return kernels.decode_section(data, section.prelude, section.crc, shapes, into, _TAPS, around)
