@@ -85,8 +85,12 @@ def command(name: str, run: Callable[[int], Result]) -> None:
 NetworkRun = Callable[[int, Path, bool], Result | None]
 
 
-def network_report(name: str, run: NetworkRun, seed: int, data: Path, out: Path, full: bool = False) -> str:
+def network_report(
+    name: str, run: NetworkRun, seed: int, data: Path, out: Path, full: bool = False, resumed: bool = False
+) -> str:
     """Run an experiment on trained networks, write its files, and return the line of verdict or of the skip.
+
+    What a run costs that read parts of earlier ones (`resumed`) is less than all; the CSV says that it did.
 
     Files of the reduced setting go to a folder of their own, so that they never replace those of the full one.
     """
@@ -99,7 +103,8 @@ def network_report(name: str, run: NetworkRun, seed: int, data: Path, out: Path,
         f", {on['machine']['processor']}; torch {version('torch')}, Python {on['versions']['python']}, "
         f"netweight {on['versions']['netweight']}; {minutes:.1f} CPU minutes, {on['date']}"
     )
-    write(name, result, seed, out if full else out / "reduced", " --full" if full else "", made_by)
+    given = (" --full" if full else "") + (" --resume" if resumed else "")
+    write(name, result, seed, out if full else out / "reduced", given, made_by)
     return result.verdict
 
 
@@ -116,8 +121,9 @@ def network_command(name: str, run: Callable[..., Result | None], *, resumes: bo
         parser.add_argument("--resume", type=Path, help="folder that keeps finished parts, for a run that was stopped")
     parser.add_argument("--full", action="store_true", help="all networks and images; minutes on a GPU, hours without")
     given = parser.parse_args()
+    resumed = resumes and given.resume is not None and given.resume.is_dir()
     run = partial(run, resume=given.resume) if resumes else run
-    print(f"{name}: {network_report(name, run, given.seed, given.data, given.out, given.full)}")
+    print(f"{name}: {network_report(name, run, given.seed, given.data, given.out, given.full, resumed)}")
 
 
 def holds(claim: bool, text: str) -> str:

@@ -25,7 +25,7 @@ SPARSITIES = {
     "lenet300": tuple(1 - 0.8**k for k in (3, 5, 7, 9, 11, 13)),
     "lenet5": tuple(1 - 0.8**k for k in (5, 7, 9, 11, 13, 15)),
     "resnet20": tuple(1 - 0.8**k for k in (2, 3, 4, 5, 6)),
-    "vgg16/4": tuple(1 - 0.8**k for k in (3, 5, 7, 9, 11)),
+    "vgg16/4": tuple(1 - 0.8**k for k in (1, 2, 3, 4, 5)),
 }
 REDUCED, FULL = ("lenet300",), ("lenet300", "lenet5", "resnet20", "vgg16/4")
 TESTS = {False: 2000, True: 10_000}
