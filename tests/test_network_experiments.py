@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
     "importance_pruning", "importance_quantisation", "temperature", "iterative_pruning", "lenet5_file",
     "one_shot_pruning", "successive_refinement", "resnet20_file", "fisher_calibration",
-    "iterative_cifar",
+    "iterative_cifar", "iterative_rules",
 )  # fmt: skip
 
 
