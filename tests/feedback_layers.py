@@ -37,7 +37,7 @@ def there_and_back(codec, w, stat, knob):
 def middling(w, stat) -> float:
     """A whitened step that gives some two bits a weight."""
     spectrum = Spectrum.of(matrix_of(w, stat))
-    size = np.mean(np.square(spectrum.along), axis=(1, 2))[:, None] * spectrum.values
+    size = np.mean(np.square(spectrum.along(slice(None))), axis=(1, 2))[:, None] * spectrum.values
     return float(np.exp(0.5 * np.mean(np.log(size)))) * 0.7
 
 

@@ -160,7 +160,7 @@ def test_the_ridge_is_that_of_the_best_channel(share):
     """Rate and distortion of the ridge are those of `theory.universal`; mu tau^2 = theta."""
     w, stat = layer((64, 24))
     spectrum = Spectrum.of(matrix_of(w, stat))
-    variances = np.mean(np.square(spectrum.along[0]), axis=0)
+    variances = np.mean(np.square(spectrum.along(slice(None))[0]), axis=0)
     theta = share * float((variances * spectrum.values[0]).mean())
     mu = spectrum.ridge(theta)
     _, distortion, tau2 = universal.curve(spectrum.values[0], mu, variances)

@@ -97,7 +97,7 @@ def test_the_ridge_of_weighted_rows_is_that_of_the_best_channel(share):
     w, stat = layer((48, 12))
     spectrum = Spectrum.of(matrix_of(w, replace(stat, outputs=2.0 ** np.random.default_rng(1).integers(-2, 3, 48))))
     products = (spectrum.weights[0][:, None] * spectrum.values[0]).reshape(-1)
-    energies = np.square(spectrum.along[0]).reshape(-1)
+    energies = np.square(spectrum.along(slice(None))[0]).reshape(-1)
     theta = share * float((energies * products).mean())
     ridge = spectrum.ridge(theta)
     _, distortion, tau2 = universal.curve(products, ridge, energies)

@@ -33,7 +33,7 @@ from netweight.codecs.whitened import FAR, RUN, gain, prepare, theta_of, weights
 from netweight.entropy.layout import Layout, Levels
 from netweight.entropy.stream import IntStream
 from netweight.errors import UsageError
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import LANES, Float32
 
 LESSON, TAUGHT = 64, 1 << 14  # rows that teach the tables, and weights, at least
@@ -95,17 +95,18 @@ class Feedback(Codec):
                 "Take another codec, or measure the importance.",
             )
         step = step_of(knob)
-        prepared = prepare(matrix.layout, Spectrum.of(matrix).target(theta_of(step, self.grid)), step)
-        largest = float(np.abs(prepared.problem.x).max())
+        problem = prepare(matrix.layout, Spectrum.of(matrix).target(theta_of(step, self.grid)), step)
+        largest = largest_of(problem.x)
         if not largest < FAR:
             raise UsageError(
                 f"The {self.id} step of knob {knob} is too fine: a target is {largest:.3g} steps.",
                 "Take a larger knob.",
             )
-        found = search(prepared.problem, self.grid, self.machine)
-        v = weights_of(found, prepared).reshape(matrix.w.shape)
-        scale = np.float32(gain(matrix, v))
-        stream = IntStream(scanned(found.k, matrix.layout), matrix.layout, prepared.problem.levels, 0, RUN)
+        found, levels = search(problem, self.grid, self.machine), problem.levels
+        v = weights_of(found, problem).reshape(matrix.w.shape)
+        scale, k = np.float32(gain(matrix, v)), found.k
+        del problem, found, v  # each as large as the tensor
+        stream = IntStream(scanned(k, matrix.layout), matrix.layout, levels, 0, RUN)
         return Parts({"k": stream}, {"scale": np.array([scale], np.float32)}, {}, self.grid.bits)
 
     def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:

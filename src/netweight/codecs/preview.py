@@ -18,6 +18,7 @@ from netweight.codecs.successive import FEW, SURVIVORS, first_rates, learnt_rate
 from netweight.codecs.whitened import FAR, gain, prepare, theta_of, weights_of
 from netweight.entropy.layout import Levels
 from netweight.entropy.stream import model_of
+from netweight.importance.stat import largest_of
 
 ROWS = 64
 # Loss that a trellis adds by starting each column in a given state, in columns of one row: it has no choice at first.
@@ -39,7 +40,7 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
         grid: the quantiser.
     """
     spectrum = Spectrum.of(matrix)
-    whole = 0.5 * float(np.sum(matrix.through(matrix.w) * matrix.w))
+    whole = 0.5 * matrix.inner(matrix.w, matrix.w)[0]
     energy = spectrum.size * matrix.w.shape[2] * (1.0 if matrix.g is None else matrix.g)
     if whole <= 0:
         return []
@@ -58,7 +59,8 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
 
 def _middle(spectrum: Spectrum) -> float:
     """Geometric mean over the directions that count of the root mean square of a whitened weight."""
-    size = np.mean(np.square(spectrum.along), axis=(1, 2))[:, None] * spectrum.values
+    _, height, n = spectrum.matrix.w.shape
+    size = spectrum.energy.sum(axis=(1, 2))[:, None] / (height * n) * spectrum.values
     logs = [float(np.mean(np.log(part[part > 1e-4 * part.max()]))) for part in (size, spectrum.weights)]
     return float(np.exp(0.5 * sum(logs)))
 
@@ -84,17 +86,16 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
         target, some = _apart(spectrum, target, some, theta, rows)
     elif rows is not None:
         share /= float(spectrum.expected(theta, rows).sum())
-    ready = prepare(layout, target, step, rows)
-    problem = ready.problem
-    if float(np.abs(problem.x).max()) >= FAR:
+    problem = prepare(layout, target, step, rows)
+    if largest_of(problem.x) >= FAR:
         return None
     rates = first_rates(grid, problem.layout)
     for survivors in (FEW, SURVIVORS):
         found = quantise(problem, grid, rates, survivors, matrix.machine)
         rates = learnt_rates(found.counts, grid, problem.layout)
-    v = weights_of(found, ready).reshape(some.w.shape)
-    error = some.w - gain(some, v) * v
-    loss = 0.5 * share * float(np.sum(some.through(error) * error))
+    v = weights_of(found, problem).reshape(some.w.shape)
+    error = some.w.astype(np.float64) - gain(some, v) * v
+    loss = 0.5 * share * some.inner(error, error)[0]
     grown = matrix.w.size / some.w.size
     more = grown
     if rows is not None and matrix.g is not None and matrix.full is None:

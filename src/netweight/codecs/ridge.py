@@ -14,6 +14,7 @@ ridge has paid already, lambda |v|^2, and the entries can be chosen one after th
 2026 (the channel), Dutilleul 1999 (the nearest Kronecker product).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -33,6 +34,7 @@ RISE = 1e-3  # least slope that a step of it believes
 FIXED = 12  # rounds between gamma and mu
 BINS = 16  # of an octave: rows of nearly the same g share their sums
 LISTED_BITS = 0.03  # a weight: what full G must win over its diagonal; a search over a list of paths loses some
+AT_ONCE = 1 << 20  # weights in double precision: a matrix is worked on by blocks of rows
 LEAST = 2.0**-40  # of the mean g: what a row counts for at least, so that logarithms are finite
 
 
@@ -41,7 +43,7 @@ class Matrix:
     """A tensor as the matrix of its columns in scan order, by groups of rows that meet the same inputs.
 
     Attributes:
-        w: float64 [groups, rows of one, n].
+        w: float32 [groups, rows of one, n].
         a: float64 [groups, n, n]; half of the sum of g_o e_o a e_o^T is the loss of errors e_o of rows o.
         layout: scan.
         g: float64 [groups, rows of one], of mean 1: what the outputs of the rows count for; None where all count alike.
@@ -49,19 +51,25 @@ class Matrix:
         machine: where its products and decompositions are computed.
     """
 
-    w: Array
+    w: NDArray[np.floating]
     a: Array
     layout: Layout
     g: Array | None = None
     full: Array | None = None
     machine: Machine = HOST
 
-    def through(self, v: Array) -> Array:
-        """Give G V A."""
-        found = self.machine.product(v, self.a)
+    def inner(self, v: NDArray[np.floating], *others: NDArray[np.floating]) -> list[float]:
+        """Give tr(G V A U^T) for each U of some others."""
         if self.full is not None:
-            return self.machine.product(self.full, found)
-        return found if self.g is None else self.g[:, :, None] * found
+            through = self.machine.product(self.full, self.machine.product(v.astype(np.float64), self.a))
+            return [float(np.sum(through * u)) for u in others]
+        totals = [0.0] * len(others)
+        for part in blocks(v.shape):
+            through = self.machine.product(v[:, part].astype(np.float64), self.a)
+            if self.g is not None:
+                through *= self.g[:, part, None]
+            totals = [total + float(np.sum(through * u[:, part])) for total, u in zip(totals, others, strict=True)]
+        return totals
 
     def of_rows(self, rows: NDArray[np.intp]) -> "Matrix":
         """Keep some rows of each group, of G the diagonal; the layout stays."""
@@ -74,7 +82,7 @@ class Target:
 
     Attributes:
         mu: lambda, [groups].
-        shrunk: w', [groups, rows, n].
+        shrunk: w', float32 [groups, rows, n].
         factor: U, [groups, n, n].
         rows: diagonal of V, [groups, rows]; of all rows, also where only some are to be quantised.
         size: mean square of a whitened weight of each of them, before the ridge.
@@ -83,12 +91,19 @@ class Target:
     """
 
     mu: Array
-    shrunk: Array
+    shrunk: NDArray[np.floating]
     factor: Array
     rows: Array
     size: Array
     down: Array | None = None
     more: Array | None = None
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Cut the rows of [groups, rows, n] into blocks."""
+    step = max(1, AT_ONCE // (shape[0] * shape[2]))
+    for at in range(0, shape[1], step):
+        yield slice(at, at + step)
 
 
 def matrix_of(w: Float32, stat: Stat, machine: Machine = HOST) -> Matrix | None:
@@ -110,8 +125,10 @@ def matrix_of(w: Float32, stat: Stat, machine: Machine = HOST) -> Matrix | None:
             full = stat.outputs / mean
         if g is not None and g.shape[1] == 1:  # a row for itself: what it counts for is part of its A
             a, g = a * g[:, :, None], None
-    rows = w.reshape(w.shape[0], -1)[:, order].astype(np.float64)
-    moments = a[:, order[:, None], order] * factor
+    rows = w.reshape(w.shape[0], -1)
+    if layout.positions > 1:
+        rows, a = rows[:, order], a[:, order[:, None], order]
+    moments = a * factor
     traces = np.trace(moments, axis1=1, axis2=2)
     if not (np.isfinite(moments).all() and traces.min() > 0):
         return None
@@ -136,7 +153,6 @@ class Spectrum:
         matrix: weights and moments.
         values: eigenvalues a_j, [groups, n].
         basis: eigenvectors, [groups, n, n].
-        along: w in that basis, and where G is full in that of its eigenvectors, [groups, rows, n].
         weights: g_i, [groups, rows]: the diagonal of G or its eigenvalues.
         size: mean of a_j w_ij^2 in each row as stored, [groups, rows].
         bins: the different g of all groups, coarsely, [bins].
@@ -144,13 +160,13 @@ class Spectrum:
         counts: rows in each bin, [groups, bins].
         energy: sums of squares of `along` over the rows of a bin, [groups, bins, n].
         rows: eigenvectors of G, [rows, rows], if it is full.
+        turned: w in the basis of both, [1, rows, n], if it is full.
         solved: ridges that were asked for, by theta.
     """
 
     matrix: Matrix
     values: Array
     basis: Array
-    along: Array
     weights: Array
     size: Array
     bins: Array
@@ -158,6 +174,7 @@ class Spectrum:
     counts: Array
     energy: Array
     rows: Array | None = None
+    turned: Array | None = None
     solved: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -165,22 +182,32 @@ class Spectrum:
         """Decompose."""
         machine = matrix.machine
         values, basis = machine.eigh(matrix.a)
-        along = machine.product(matrix.w, basis)
         groups, height, n = matrix.w.shape
         values = np.maximum(values, 0.0)
-        size = np.einsum("grj,grj,gj->gr", along, along, values) / n
-        weights, rows = np.ones((groups, height)) if matrix.g is None else matrix.g, None
+        weights, rows, turned = np.ones((groups, height)) if matrix.g is None else matrix.g, None, None
         if matrix.full is not None:
             found, rows = machine.eigh(matrix.full)
-            weights, along = np.maximum(found, LEAST)[None], machine.product(rows.T, along)
+            weights = np.maximum(found, LEAST)[None]
         level, at = np.unique(np.rint(BINS * np.log2(weights)), return_inverse=True)
         at = at.reshape(groups, height)
         counts, energy = np.zeros((groups, level.size)), np.zeros((groups, level.size, n))
-        for g in range(groups):
-            np.add.at(counts[g], at[g], 1)
-            np.add.at(energy[g], at[g], np.square(along[g]))
+        size = np.empty((groups, height))
+        for part in blocks(matrix.w.shape) if rows is None else (slice(None),):
+            along = machine.product(matrix.w[:, part].astype(np.float64), basis)
+            size[:, part] = np.einsum("grj,grj,gj->gr", along, along, values) / n
+            if rows is not None:
+                along = turned = machine.product(rows.T, along)
+            for g in range(groups):
+                np.add.at(counts[g], at[g, part], 1)
+                np.add.at(energy[g], at[g, part], np.square(along[g]))
         bins = np.bincount(at.reshape(-1), weights.reshape(-1)) / counts.sum(axis=0)
-        return cls(matrix, values, basis, along, weights, size, bins, at, counts, energy, rows)
+        return cls(matrix, values, basis, weights, size, bins, at, counts, energy, rows, turned)
+
+    def along(self, rows: slice | NDArray[np.intp]) -> Array:
+        """Some rows of w along the eigenvectors, also those of G where that is full: [groups, some, n]."""
+        if self.turned is not None:
+            return self.turned[:, rows]
+        return self.matrix.machine.product(self.matrix.w[:, rows].astype(np.float64), self.basis)
 
     def _products(self) -> Array:
         """Eigenvalues g_i a_j by bin: [groups, bins, n]."""
@@ -242,13 +269,15 @@ class Spectrum:
         """
         ridge, machine = self.ridge(theta), self.matrix.machine
         scale, gamma, mu = self._nearest(ridge)
-        along, weights = self._of_rows(rows if self.rows is None else None)
-        kept = weights[:, :, None] * self.values[:, None]
-        kept /= kept + ridge[:, None, None]
-        kept *= along
+        count = self.matrix.w.shape[1] if rows is None else rows.size
+        shrunk = np.empty((len(mu), count, self.values.shape[1]), np.float32)
         if self.rows is not None:
+            kept = self._kept(ridge, slice(None))
             kept = machine.product(self.rows if rows is None else self.rows[rows], kept)
-        shrunk = machine.product(kept, np.swapaxes(self.basis, 1, 2))
+            shrunk[:] = machine.product(kept, np.swapaxes(self.basis, 1, 2))
+        for part in blocks(shrunk.shape) if self.rows is None else ():
+            kept = self._kept(ridge, part if rows is None else rows[part])
+            shrunk[:, part] = machine.product(kept, np.swapaxes(self.basis, 1, 2))
         ridged = self.matrix.a.copy()
         ridged[:, range(ridged.shape[1]), range(ridged.shape[1])] += mu[:, None]
         factor = _upper(ridged, machine)
@@ -266,13 +295,20 @@ class Spectrum:
         square = diagonal[None]
         return Target(ridge, shrunk, factor, np.sqrt(square), square * self.size, down, more)
 
+    def _kept(self, ridge: Array, rows: slice | NDArray[np.intp]) -> Array:
+        """What the ridge keeps of some rows, along the eigenvectors."""
+        kept = self.weights[:, rows, None] * self.values[:, None]
+        kept /= kept + ridge[:, None, None]
+        kept *= self.along(rows)
+        return np.asarray(kept)
+
     def expected(self, theta: float, rows: NDArray[np.intp] | None = None) -> Array:
         """Loss of some rows that the channel expects, twice: [groups, rows]."""
-        along, weights = self._of_rows(rows)
-        ridge = self.ridge(theta)
+        some, ridge = slice(None) if rows is None else rows, self.ridge(theta)
+        weights = self.weights[:, some]
         left = weights[:, :, None] * self.values[:, None]
         left *= np.square(ridge[:, None, None] / (left + ridge[:, None, None]))
-        left *= np.square(along)
+        left *= np.square(self.along(some))
         return np.asarray(np.sum(left, axis=2) + self._noise(theta, ridge, weights))
 
     def expected_sum(self, theta: float) -> float:
@@ -308,6 +344,3 @@ class Spectrum:
         scale, gamma, mu = self._nearest(ridge)
         of_columns = theta * np.sum(self.values / (self.values + mu[:, None]), axis=1) / scale
         return np.asarray(of_columns[:, None] * weights / (weights + gamma[:, None]))
-
-    def _of_rows(self, rows: NDArray[np.intp] | None) -> tuple[Array, Array]:
-        return (self.along, self.weights) if rows is None else (self.along[:, rows], self.weights[:, rows])

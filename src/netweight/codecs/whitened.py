@@ -1,18 +1,17 @@
 """From a water level to what the search works on: steps, classes, targets in steps, feedback between columns."""
 
-from dataclasses import dataclass
 from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netweight.codecs.lattice import Grid
-from netweight.codecs.ridge import Array, Matrix, Target
+from netweight.codecs.ridge import Array, Matrix, Target, blocks
 from netweight.codecs.scales import scales
 from netweight.codecs.steps import exponents, factors
 from netweight.codecs.successive import Found, Problem
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
-from netweight.kernels import Int16
+from netweight.kernels import Float32, Int16
 
 FAR = 15000.0  # fine steps: below it all integers have 16 bits, feedback included
 RUN = 20
@@ -25,22 +24,7 @@ def theta_of(step: float, grid: Grid) -> float:
     return grid.kappa * step * step / (2 * log(2))
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A tensor at a step, ready for the search.
-
-    Attributes:
-        problem: targets.
-        unit: step of a weight whose levels are 0.
-        steps: of the weights in units, [O, n], or [1, n] or [O, 1] where all rows or all columns have the same.
-    """
-
-    problem: Problem
-    unit: float
-    steps: Array
-
-
-def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] | None = None) -> Prepared:
+def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] | None = None) -> Problem:
     """Choose steps and classes.
 
     Args:
@@ -64,13 +48,13 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
         middle += float(np.log2(factors(by_row))[alive.reshape(-1)].mean())
         by_row = by_row if rows is None else by_row[rows]
     count, whole = layout.rows, groups * height
-    unit, steps, x = _targets(found, step, middle, by_row, by_column)
-    largest = np.maximum(x.max(axis=1), -x.min(axis=1))
+    unit, x = _targets(found, step, middle, by_row, by_column)
+    largest = np.maximum(x.max(axis=1), -x.min(axis=1)).astype(np.float64)
     if largest.max() >= FAR:
         by_column = _coarser(by_column, largest)
-        unit, steps, x = _targets(found, step, middle, by_row, by_column)
+        unit, x = _targets(found, step, middle, by_row, by_column)
     column = np.ones(n) if by_column is None else factors(by_column)
-    size = scales(found.shrunk.reshape(count, n).astype(np.float32), Layout(count, n))
+    size = scales(found.shrunk.reshape(count, n).astype(np.float32, copy=False), Layout(count, n))
     base = UNIT_CLASS + round(4 * (size.log2 - float(np.log2(unit))))
     by_size = [
         None if level is None else exponents(level / 4, weights, table_bits)
@@ -85,18 +69,19 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
     if found.down is not None:
         own = np.ones(count) if by_row is None else factors(by_row)
         down = np.ascontiguousarray(np.triu(found.down * own[:, None] / (own * np.diagonal(found.down)), 1), np.float32)
-    problem = Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN, down)
-    return Prepared(problem, unit, steps)
+    return Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN, down)
 
 
 def _targets(
     found: Target, step: float, middle: float, row: Int16 | None, column: Int16 | None
-) -> tuple[float, Array, Array]:
-    """Unit, steps in it, and the targets in steps, [n, O]; in the middle row the whitened step is c in the mean."""
+) -> tuple[float, Float32]:
+    """Unit of the steps, and the targets in steps, [n, O]; in the middle row the whitened step is c in the mean."""
     unit = step / 2.0 ** (middle + (0.0 if column is None else float(np.log2(factors(column)).mean())))
-    steps = _steps(row, column)
-    shrunk = found.shrunk.reshape(-1, found.shrunk.shape[2])
-    return unit, steps, (shrunk / (unit * steps)).T
+    shrunk = found.shrunk.reshape(1, -1, found.shrunk.shape[2])
+    x = np.empty(shrunk.shape[:0:-1], np.float32)
+    for part in blocks(shrunk.shape):
+        x[:, part] = (shrunk[0, part] / (unit * steps_of(row, column, part))).T
+    return unit, x
 
 
 def _coarser(by_column: Int16 | None, largest: Array) -> Int16:
@@ -110,23 +95,29 @@ def _coarser(by_column: Int16 | None, largest: Array) -> Int16:
     return np.maximum(level, -127).astype(np.int16)
 
 
-def _steps(row: Int16 | None, column: Int16 | None) -> Array:
-    """Steps as the decoder has them: the table's entry of both levels together is not the product of two entries."""
+def steps_of(row: Int16 | None, column: Int16 | None, rows: slice) -> Array:
+    """Steps of some rows as the decoder has them: the table's entry of both levels is not the product of two entries.
+
+    [rows, n], or [1, n] or [rows, 1] where all rows or all columns have the same.
+    """
     if row is None or column is None:
-        one = np.ones(1) if row is None else factors(row)
+        one = np.ones(1) if row is None else factors(row[rows])
         return np.asarray(one[:, None] * (1.0 if column is None else factors(column)))
     low = int(row.min()) + int(column.min())
     table = factors(np.arange(low, int(row.max()) + int(column.max()) + 1, dtype=np.int16))
-    return np.asarray(table[row[:, None].astype(np.intp) + column - low])
+    return np.asarray(table[row[rows, None].astype(np.intp) + column - low])
 
 
-def gain(matrix: Matrix, v: Array) -> float:
+def gain(matrix: Matrix, v: NDArray[np.floating]) -> float:
     """Give the factor alpha with tr(G alpha V A (W - alpha V)^T) = 0; 0 where V is 0."""
-    through = matrix.through(v)
-    square = float(np.sum(through * v))
-    return float(np.sum(through * matrix.w)) / square if square > 0 else 0.0
+    square, cross = matrix.inner(v, v, matrix.w)
+    return cross / square if square > 0 else 0.0
 
 
-def weights_of(found: Found, ready: Prepared) -> Array:
+def weights_of(found: Found, problem: Problem) -> Float32:
     """Weights in units of the base step, [O, n]."""
-    return np.asarray(found.r.T * ready.steps)
+    levels, shape = problem.levels, found.r.shape[::-1]
+    v = np.empty(shape, np.float32)
+    for part in blocks((1, *shape)):
+        v[part] = found.r[:, part].T * steps_of(levels.row_step, levels.column_step, part)
+    return v

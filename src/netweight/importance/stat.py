@@ -104,11 +104,17 @@ class Stat:
         """Tr(G E A E^T), group by group."""
         assert self.inputs is not None
         groups, n, _ = self.inputs.shape
-        e = error.astype(np.float64).reshape(-1, n)
-        through = np.concatenate([part @ a for part, a in zip(np.split(e, groups), self.inputs, strict=True)])
+        e = error.reshape(-1, n)
         if self.outputs is not None and self.outputs.ndim == 2:
+            e = e.astype(np.float64)
+            through = np.concatenate([part @ a for part, a in zip(np.split(e, groups), self.inputs, strict=True)])
             return float(np.sum((self.outputs @ e) * through))
-        rows = np.einsum("ij,ij->i", e, through)
+        height, step = len(e) // groups, max(1, 4 * BLOCK // n)
+        rows = np.empty(len(e))
+        for first, a in zip(range(0, len(e), height), self.inputs, strict=True):
+            for at in range(first, first + height, step):
+                part = e[at : min(at + step, first + height)].astype(np.float64)
+                rows[at : at + len(part)] = np.einsum("ij,ij->i", part, part @ a)
         return float(np.sum(rows) if self.outputs is None else np.dot(rows, self.outputs))
 
 
