@@ -162,6 +162,7 @@ class Spectrum:
         rows: eigenvectors of G, [rows, rows], if it is full.
         turned: w in the basis of both, [1, rows, n], if it is full.
         solved: ridges that were asked for, by theta.
+        near: products nearest to them, by ridge.
     """
 
     matrix: Matrix
@@ -176,6 +177,7 @@ class Spectrum:
     rows: Array | None = None
     turned: Array | None = None
     solved: dict[float, Array] = field(default_factory=dict, repr=False, compare=False)
+    near: dict[bytes, tuple[Array, Array, Array]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, matrix: Matrix) -> "Spectrum":
@@ -249,6 +251,12 @@ class Spectrum:
 
         Least is tr(H K^-1) + ln det K, which is what noise of the covariance theta K^-1 costs, in loss and in rate.
         """
+        if ridge.tobytes() not in self.near:
+            self.near[ridge.tobytes()] = self._find_nearest(ridge)
+        return self.near[ridge.tobytes()]
+
+    def _find_nearest(self, ridge: Array) -> tuple[Array, Array, Array]:
+        """From the moments of each other, in turns."""
         gamma = np.zeros(ridge.size)
         share = self.counts / self.counts.sum(axis=1, keepdims=True)
         for _ in range(FIXED):
