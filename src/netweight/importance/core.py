@@ -13,7 +13,7 @@ from netweight.errors import FormatError, UsageError
 from netweight.importance.completion import Renamed, complete
 from netweight.importance.files import Opened, read_entries, write_entries
 from netweight.importance.stat import Stat
-from netweight.importance.sums import Counts, Shrinkage, Sums, merged, shrinkage, stat
+from netweight.importance.sums import Counts, Judge, Shrinkage, Sums, merged, shrinkage, stat
 
 __all__ = ["Importance", "Record"]
 
@@ -117,6 +117,7 @@ class Importance(Mapping[str, Stat]):
         self._entries = entries
         self._shrinkages = dict(shrinkages or {})
         self._factors = dict(factors or {})
+        self._judge = Judge()
 
     @classmethod
     def of(cls, stats: Mapping[str, Stat], record: Record | None = None) -> Importance:
@@ -240,7 +241,7 @@ class Importance(Mapping[str, Stat]):
             entry = self._entries[name] if entry is None else entry
             if isinstance(entry, Stat):
                 return ()
-            self._shrinkages[name] = tuple(shrinkage(use) for use in entry)
+            self._shrinkages[name] = tuple(shrinkage(use, self._judge) for use in entry)
         return self._shrinkages[name]
 
     def __iter__(self) -> Iterator[str]:
