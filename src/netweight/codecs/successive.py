@@ -25,7 +25,7 @@ from netweight.entropy.trellis import TAPS
 from netweight.kernels import Bytes, Float32, Int16, Int32, Model
 from netweight.kernels_feedback import Successive
 
-BLOCK, HELD = 32, 1 << 13  # columns between two updates of all that follow; more of few rows, up to so many weights
+BLOCK = 32  # columns between two updates of all that follow
 # Paths of a column that are kept where its rows see each other. Against a search over all states that looks at what the
 # best path leaves, row by row (0.8 bit worse on attention layers), each path has its own past. On MiniLM's queries and
 # values at 2 bits 8 paths lose 0.05 bit to 64, 16 lose 0.02, 32 lose 0.01; the time is proportional to their number.
@@ -122,10 +122,9 @@ def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVO
     k, r = np.empty((n, rows), np.int16), np.empty((n, rows), np.float32)
     tables = rate.reshape(-1, model.codebooks, 256)
     work = machine.columns(problem.x, problem.m, problem.down, (problem.rho, problem.tilt), how, tables)
-    block = max(BLOCK, HELD // rows)
     for plane in range(layout.positions):
-        for at in range(plane * layout.columns, (plane + 1) * layout.columns, block):
-            part = range(at, min(at + block, (plane + 1) * layout.columns))
+        for at in range(plane * layout.columns, (plane + 1) * layout.columns, BLOCK):
+            part = range(at, min(at + BLOCK, (plane + 1) * layout.columns))
             context = _contexts(r, classes, part, model, problem)
             k[part.start : part.stop], r[part.start : part.stop] = work.quantise(part, context)
     return Found(k, r, _counts(k, problem, model))
