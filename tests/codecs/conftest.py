@@ -211,7 +211,7 @@ def offers(codec_id: str, tensor_name: str) -> bool:
         return False  # nothing is known of the inputs: test_feedback.py
     if codec_id == "surp":
         return w.ndim > 1
-    return codec_id != "relative" or bool((w > 0).all())
+    return codec_id != "relative" or bool((w >= 0).all() and (w >= np.finfo(np.float32).tiny).any())
 
 
 # Codecs that are slow and not tried by default meet a choice of tensors: of each kind of shape and of trouble, one.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from netweight.codecs.base import Codec, Parts, Point
 from netweight.codecs.probe import ENTRY_BITS
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
-from netweight.entropy.stream import IntStream
+from netweight.entropy.stream import LARGEST_ESCAPE, IntStream
 from netweight.errors import UsageError
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32, Int32
@@ -24,7 +24,6 @@ from netweight.kernels import Float32, Int32
 MANTISSA_BITS = 23
 TINY = float(np.finfo(np.float32).tiny)
 WIDEST = UNIT_CLASS + 14
-ZERO_BITS = 36.0  # an escape
 LARGEST_TENSOR = 1 << 17
 
 
@@ -44,11 +43,12 @@ class Relative(Codec):
             return []
         points = []
         alive = Layout.of(w.shape).scan(w) >= TINY
-        zeros_bits = ZERO_BITS * (w.size - np.count_nonzero(alive))
         for m in range(1, MANTISSA_BITS):
             k, centre = _integers(w, m)
             spread = max(0.3, _spread(k[alive]))
-            bits = ENTRY_BITS + 8 * 6 + w.size * max(0.2, float(np.log2(spread)) + 2.0) + zeros_bits
+            shift = _shift(k, spread)
+            each = shift + max(0.2, float(np.log2(spread)) + 2.0 - shift)
+            bits = ENTRY_BITS + 8 * 6 + w.size * each + _escapes_bits(k[~alive] >> shift)
             points.append(Point(bits, stat.loss(w.reshape(-1), w.reshape(-1) - _floats(k + centre, m)), self.id, m))
         return points
 
@@ -68,9 +68,8 @@ class Relative(Codec):
             )
         k, centre = _integers(w, knob)
         spread = max(0.1, _spread(k[Layout.of(w.shape).scan(w) >= TINY]))
-        base = UNIT_CLASS + round(4 * float(np.log2(spread)))
-        shift = max(0, -(-(base - WIDEST) // 4))
-        stream = IntStream(k, Layout.of(w.shape), Levels(max(-127, base - 4 * shift)), shift)
+        shift = _shift(k, spread)
+        stream = IntStream(k, Layout.of(w.shape), Levels(max(-127, _base(spread) - 4 * shift)), shift)
         return Parts({"k": stream}, {}, {"mantissa": knob, "centre": centre})
 
     def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:
@@ -89,6 +88,24 @@ def _takes(w: Float32) -> bool:
 
 def _spread(k: Int32) -> float:
     return float(np.sqrt(np.mean(np.square(k, dtype=np.float64))))
+
+
+def _base(spread: float) -> int:
+    return UNIT_CLASS + round(4 * float(np.log2(spread)))
+
+
+def _shift(k: Int32, spread: float) -> int:
+    """Low bits that are written as they are: until the symbols fit, and the farthest, a zero, fits an escape."""
+    escapes = (int(np.abs(k).max()) - 1).bit_length() - (LARGEST_ESCAPE.bit_length() - 1)
+    return max(0, -(-(_base(spread) - WIDEST) // 4), escapes)
+
+
+def _escapes_bits(k: Int32) -> float:
+    """Bits of the zeros: of each its symbol, the rarest of 4096, and its value in bytes of seven bits."""
+    if not k.size:
+        return 0.0
+    value_bytes = -(-(2 * int(np.abs(k).max())).bit_length() // 7)
+    return k.size * (12.0 + 8 * value_bytes)
 
 
 def _integers(w: Float32, mantissa: int) -> tuple[Int32, int]:
