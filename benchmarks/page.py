@@ -216,7 +216,8 @@ _INTRODUCTION: Final = """\
 # Results
 
 Written by `python -m benchmarks.run` from `benchmarks/results/results.json`; do not edit. A verdict is computed from
-the records below it, and a promise that is missed says FAIL here."""
+the records below it, and a promise that is missed says FAIL here. The papers' experiments on trained networks
+have a page of their own, [experiments.md](experiments.md)."""
 _RATE: Final = """\
 ## Rate without data
 
