@@ -197,4 +197,8 @@ MobileNetV2 is measured by the moments of whole gradients on 192 photographs, wi
 of 64 others, on which it was also found that curves counted twice that few samples say little of wide layers. GPTQ has
 the inputs' second moment, as published, on all 256; by the moments of whole gradients it too loses less. That rows of G
 are judged by the halves of the samples was decided after a discarded run on the 244 photographs had
-shown the classifier at fault."""
+shown the classifier at fault.
+
+stories260K is calibrated on 64 whole stories. Before it was the first 128 tokens of 128 stories, until predictions two
+thirds of what the judged stories lost had shown that errors grow along a story; 32 whole stories gave 3.516 bits at 0.1
+nats, 64 the figure below."""
