@@ -28,7 +28,8 @@ import netweight as nw
 from netweight.codecs.base import Point, index_of
 from netweight.codecs.feedback import Feedback, FeedbackScalar
 from netweight.codecs.lattice import Grid
-from netweight.codecs.ridge import FLOOR, Array, Matrix, Spectrum, matrix_of
+from netweight.codecs.matrix import Array, Matrix, matrix_of
+from netweight.codecs.ridge import FLOOR, Spectrum
 from netweight.codecs.successive import Problem, first_rates, learnt_rates, quantise, scanned
 from netweight.codecs.whitened import RUN, gain, theta_of
 from netweight.entropy.layout import UNIT_CLASS, Levels

@@ -199,6 +199,6 @@ the inputs' second moment, as published, on all 256; by the moments of whole gra
 are judged by the halves of the samples was decided after a discarded run on the 244 photographs had
 shown the classifier at fault.
 
-stories260K is calibrated on 64 whole stories. Before it was the first 128 tokens of 128 stories, until predictions two
-thirds of what the judged stories lost had shown that errors grow along a story; 32 whole stories gave 3.516 bits at 0.1
-nats, 64 the figure below."""
+stories260K is calibrated on 64 whole stories. Before it was the first 128 tokens of 128 stories, until predictions too
+low for the judged stories had shown that errors grow along a story; files by 32 whole stories were larger, and 64 were
+taken after a look at those."""

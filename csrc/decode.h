@@ -3,7 +3,7 @@
 
 /* ---- classes -------------------------------------------------------------------------------------------------------- */
 
-static inline __attribute__((always_inline)) void
+static ALWAYS void
 fill_classes(const int16_t *row, const int16_t *column, int64_t rows, int64_t columns, int64_t start, int64_t n, int64_t top, uint8_t *out) {
     int64_t o = start / columns % rows, c = start % columns, i = 0;
     while (i < n) {
@@ -177,7 +177,7 @@ enum { NO_CONTEXT, CLASS, NEIGHBOURS }; /* what the table of a symbol depends on
 
 /* Whole groups of symbols i .. to, while 64 bytes are left to read ahead; `cls` are the classes from i on. Returns where it stopped. Inlined
  * for each combination. */
-AVX2 static inline __attribute__((always_inline)) int64_t
+AVX2 static ALWAYS int64_t
 groups(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, const int trellis, const int context) {
     const __m256i one8 = _mm256_set1_epi8(1), tap0 = _mm256_set1_epi8((char)q->tap0), tap1 = _mm256_set1_epi8((char)q->tap1);
     const __m256i half = _mm256_set1_epi8(0x7f), one = _mm256_set1_epi16(1);

@@ -17,7 +17,7 @@ typedef struct {
 
 enum { TO_INTEGERS, TO_FLOATS, AROUND_CACHES };
 
-WIDE static inline __attribute__((always_inline)) __m512i look_up16(const uint32_t *tables, const uint32_t *slot) {
+WIDE static ALWAYS __m512i look_up16(const uint32_t *tables, const uint32_t *slot) {
     __m128i part[4];
     for (int g = 0; g < 4; g++)
         part[g] = _mm_setr_epi32((int)tables[slot[4 * g]], (int)tables[slot[4 * g + 1]], (int)tables[slot[4 * g + 2]], (int)tables[slot[4 * g + 3]]);
@@ -27,7 +27,7 @@ WIDE static inline __attribute__((always_inline)) __m512i look_up16(const uint32
 }
 
 /* Places of 16 lanes' entries in the tables. */
-WIDE static inline __attribute__((always_inline)) __m512i slots16(__m512i x, __m512i t, const uint8_t *cls, const int trellis) {
+WIDE static ALWAYS __m512i slots16(__m512i x, __m512i t, const uint8_t *cls, const int trellis) {
     __m512i table = _mm512_slli_epi32(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)cls)), PRECISION + trellis);
     __m512i slot = _mm512_ternarylogic_epi32(x, _mm512_set1_epi32(SLOTS - 1), table, 0xEA); /* (x & mask) | table */
     if (!trellis) return slot;
@@ -35,7 +35,7 @@ WIDE static inline __attribute__((always_inline)) __m512i slots16(__m512i x, __m
 }
 
 /* States after their entries, refilled with words from *at on. */
-WIDE static inline __attribute__((always_inline)) __m512i step16(__m512i x, __m512i e, const uint8_t **at) {
+WIDE static ALWAYS __m512i step16(__m512i x, __m512i e, const uint8_t **at) {
     const __m512i low12 = _mm512_set1_epi32(SLOTS - 1);
     __m512i high = _mm512_srli_epi32(x, PRECISION), freq = _mm512_and_si512(_mm512_srli_epi32(e, PRECISION), low12); /* less 1 */
     __m512i y = _mm512_add_epi32(_mm512_mullo_epi32(freq, high), _mm512_add_epi32(high, _mm512_and_si512(e, low12)));
@@ -46,7 +46,7 @@ WIDE static inline __attribute__((always_inline)) __m512i step16(__m512i x, __m5
 }
 
 /* Fine indices of 16 lanes from their integers, and the next states of their trellises. */
-WIDE static inline __attribute__((always_inline)) __m512i fine16(__m512i v, __m512i *t, const model *q) {
+WIDE static ALWAYS __m512i fine16(__m512i v, __m512i *t, const model *q) {
     const __m512i one = _mm512_set1_epi32(1);
     __mmask16 second = _mm512_test_epi32_mask(*t, one), odd = _mm512_test_epi32_mask(v, one);
     __m512i sign = _mm512_or_si512(_mm512_srai_epi32(v, 31), one), next = _mm512_srli_epi32(*t, 1);
@@ -68,7 +68,7 @@ WIDE static __attribute__((noinline, cold)) void note(reader *d, segment *s, int
 }
 
 /* 32 symbols from their entries: where they are wanted, into the sums, and the states on. */
-WIDE static inline __attribute__((always_inline)) void
+WIDE static ALWAYS void
 take32(wide *c, reader *d, segment *s, const model *q, int64_t i, __m512i e0, __m512i e1, __m512 factor, const int trellis, const int kind) {
     c->x0 = step16(c->x0, e0, &c->at);
     c->x1 = step16(c->x1, e1, &c->at);
@@ -98,7 +98,7 @@ take32(wide *c, reader *d, segment *s, const model *q, int64_t i, __m512i e0, __
 /* How many values before `p` are in its line of the cache. */
 static inline int in_line(const float *p) { return (int)((uintptr_t)p % 64 / sizeof *p); }
 
-WIDE static inline __attribute__((always_inline)) void begin(wide *c, const reader *d, const segment *s, const uint8_t *state, int64_t i, const int kind) {
+WIDE static ALWAYS void begin(wide *c, const reader *d, const segment *s, const uint8_t *state, int64_t i, const int kind) {
     if (kind == AROUND_CACHES) {
         const int k = in_line(s->scaled + i);
         c->turn = _mm512_add_epi32(_mm512_set1_epi32(16 - k), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
@@ -111,7 +111,7 @@ WIDE static inline __attribute__((always_inline)) void begin(wide *c, const read
 }
 
 /* Back to where the other paths look, after `groups` groups from symbol i on. */
-WIDE static inline __attribute__((always_inline)) void leave(const wide *c, reader *d, segment *s, uint8_t *state, int64_t i, int64_t groups, const int kind) {
+WIDE static ALWAYS void leave(const wide *c, reader *d, segment *s, uint8_t *state, int64_t i, int64_t groups, const int kind) {
     if (kind == AROUND_CACHES) {
         float *end = s->scaled + i + LANES * groups;
         const int k = groups ? in_line(end) : 0;
@@ -129,7 +129,7 @@ WIDE static inline __attribute__((always_inline)) void leave(const wide *c, read
 }
 
 /* Whole groups of symbols i .. to, while 64 bytes are left to read ahead; `cls` are the classes from i on. Returns where it stopped. */
-WIDE static inline __attribute__((always_inline)) int64_t
+WIDE static ALWAYS int64_t
 run_one(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *state, const uint8_t *cls, int64_t i, int64_t to, const int trellis, const int kind) {
     uint32_t slot[LANES] __attribute__((aligned(64)));
     const __m512 factor = _mm512_set1_ps(s->factor);
@@ -149,7 +149,7 @@ run_one(reader *d, const uint32_t *tables, const model *q, segment *s, uint8_t *
 
 /* The same for segments of two chunks, group by group: n symbols of each, from symbol i[0] of one and i[1] of the other on. Returns how many
  * were done. */
-WIDE static inline __attribute__((always_inline)) int64_t
+WIDE static ALWAYS int64_t
 run_two(reader *const d[2], const uint32_t *tables, const model *q, segment *const s[2], uint8_t *const state[2], const uint8_t *const cls[2], const int64_t i[2], int64_t n,
         const int trellis, const int kind) {
     uint32_t slot[LANES] __attribute__((aligned(64))), other[LANES] __attribute__((aligned(64)));

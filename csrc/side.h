@@ -48,8 +48,8 @@ API void nw_entries(const uint16_t *freq, int64_t tables, uint32_t *entry) {
 
 /* The words of a short stream of few lanes: symbols 0 .. n to `out`. Without branches where words are taken, for nobody can foretell when. Returns
  * the bytes used, or -1 where they run out or the lanes do not end where they started. */
-static inline __attribute__((always_inline)) int64_t short_words(const uint8_t *bytes, int64_t size, int64_t n, const int lanes, const uint32_t *entry, int16_t *out) {
-    uint32_t x[4];
+static ALWAYS int64_t short_words(const uint8_t *bytes, int64_t size, int64_t n, const int lanes, const uint32_t *entry, int16_t *out) {
+    uint32_t x[4] = {0};
     const uint8_t *at = bytes + 4 * lanes, *end = bytes + size;
     if (size < 4 * lanes) return -1;
     for (int l = 0; l < lanes; l++) x[l] = read32(bytes + 4 * l);
@@ -62,18 +62,15 @@ static inline __attribute__((always_inline)) int64_t short_words(const uint8_t *
             at += 2 * low;
             out[i + l] = (int16_t)((int32_t)(e >> 24 ^ CENTRE) - CENTRE);
         }
+    reader d = {.at = at, .end = end};
+    memcpy(d.x, x, sizeof x);
     for (int l = 0; i < n; i++, l = l + 1 == lanes ? 0 : l + 1) {
-        const uint32_t e = entry[x[l] & (SLOTS - 1)];
-        uint32_t y = ((e >> PRECISION & (SLOTS - 1)) + 1) * (x[l] >> PRECISION) + (e & (SLOTS - 1));
-        if (y < LOW) {
-            if (end - at < 2) return -1;
-            y = y << 16 | (uint32_t)at[0] | (uint32_t)at[1] << 8, at += 2;
-        }
-        x[l] = y;
+        const uint32_t e = entry[d.x[l] & (SLOTS - 1)];
+        if (take(&d, l, e)) return -1;
         out[i] = (int16_t)((int32_t)(e >> 24 ^ CENTRE) - CENTRE);
     }
-    for (int l = 0; l < lanes; l++) if (x[l] != LOW) return -1;
-    return at - bytes;
+    for (int l = 0; l < lanes; l++) if (d.x[l] != LOW) return -1;
+    return d.at - bytes;
 }
 
 /* A short stream of n > 0 integers. Returns the bytes used, or -1 where it contradicts itself or ends early. */

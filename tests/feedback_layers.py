@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from netweight.codecs.ridge import Spectrum, matrix_of
+from netweight.codecs.matrix import matrix_of
+from netweight.codecs.ridge import Spectrum
 from netweight.entropy.decode import decode_chunk, decode_head
 from netweight.entropy.stream import encode_section
 from netweight.importance.stat import Stat
@@ -46,3 +47,13 @@ def sensitivities(rows: int, spread: float, seed: int = 7) -> np.ndarray:
     found = np.exp(np.random.default_rng(seed).normal(0, spread, rows))
     found[3] = 0.0
     return found
+
+
+def drawn(random, rows: int, n: int, groups: int, bits: int, scale: float):
+    """Targets, feedback, what the ridge has paid and rates, of no layer at all."""
+    x = (random.standard_normal((n, rows)) * scale).astype(np.float32)
+    m = np.triu(random.standard_normal((groups, n, n)) * 0.4, 1).astype(np.float32)
+    paid = tuple(
+        (random.random(shape) * most).astype(np.float32) for shape, most in (((groups, n), 0.5), ((rows,), 3.0))
+    )
+    return x, m, paid, random.random((6, 2 if bits else 1, 256)) * 900 + 60 * np.abs(np.arange(256) - 128)

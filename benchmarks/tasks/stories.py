@@ -23,7 +23,7 @@ def stories260k(data: Path = DATA, *, calibration: int = 64, heldout: int = _TOK
     """Llama of 260,000 weights; a sample is a story, its divergence the mean over tokens.
 
     Calibration: the last stories; judged on the first. Both at full length, at most 512 tokens: errors grow along a
-    story, and the first 128 tokens alone let `netweight` predict two thirds of what whole stories lose.
+    story, and by its first 128 tokens `netweight` predicts too little.
     """
     folder = data / "lm" / "stories260k"
     stories = json.loads((data / "lm" / "tinystories_1000.json").read_text())

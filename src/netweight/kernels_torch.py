@@ -11,7 +11,7 @@ same targets the same integers come out, and targets differ by rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,6 @@ class OnDevice:
         rho: float32 [groups, n]; times `tilt`, and at most a half, the share of the rate that the ridge has paid.
         tilt: float32 [groups, rows of one].
         rate: int32, all tables.
-        state: of each lane's trellis.
     """
 
     host: Columns
@@ -111,7 +110,6 @@ class OnDevice:
     rho: Tensor
     tilt: Tensor
     rate: Tensor
-    state: Bytes = field(default_factory=lambda: np.zeros(32, np.uint8))
 
     def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
         """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
@@ -141,7 +139,7 @@ class OnDevice:
         m[:, at:, at:] = host.m[:, at:to, at:to]
         part = replace(
             host, x=x, start=host.start[:to], m=m, paid=(np.ascontiguousarray(host.paid[0][:, :to]), host.paid[1]),
-            how=replace(how, columns=to), state=self.state,
+            how=replace(how, columns=to),
         )  # fmt: skip
         return part.quantise(columns, contexts)
 

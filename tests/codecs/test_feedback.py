@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feedback_layers import layer, middling, moments, sensitivities, there_and_back
+from feedback_layers import drawn, layer, middling, moments, sensitivities, there_and_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +13,8 @@ import netweight as nw
 from netweight import kernels_feedback, kernels_numpy_feedback
 from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.feedback import Feedback, FeedbackScalar
-from netweight.codecs.ridge import Spectrum, column_order, matrix_of
+from netweight.codecs.matrix import column_order, matrix_of
+from netweight.codecs.ridge import Spectrum
 from netweight.codecs.steps import exponents, factors, step_table
 from netweight.codecs.whitened import theta_of
 from netweight.entropy.decode import decode_chunk, decode_head
@@ -78,14 +79,9 @@ def test_twins(seed, bits, groups, per_plane, planes, scale, survivors, rows, de
     """C and NumPy give the same integers, whatever the targets, and where paths' costs are far apart."""
     random = np.random.default_rng(seed)
     n = per_plane * planes
-    x = (random.standard_normal((n, rows)) * scale).astype(np.float32)
-    m = np.triu(random.standard_normal((groups, n, n)) * 0.4, 1).astype(np.float32)
-    paid = tuple(
-        (random.random(shape) * most).astype(np.float32) for shape, most in (((groups, n), 0.5), ((rows,), 3.0))
-    )
-    rate = (random.random((6, 2 if bits else 1, 256)) * 900 + 60 * np.abs(np.arange(256) - 128)) * dear
+    x, m, paid, rate = drawn(random, rows, n, groups, bits, scale)
     taps = TAPS[bits] if bits else (0, 0)
-    rate, span = rate.astype(np.int32), per_plane * rows // 32
+    rate, span = (rate * dear).astype(np.int32), per_plane * rows // 32
     how = Successive(rows, n, groups, per_plane, span if bits else 0, 4 * rows, bits, *taps, survivors)
     down = None
     if survivors:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from feedback_layers import layer, middling
+from feedback_layers import drawn, layer, middling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -64,12 +64,8 @@ def test_on_the_same_targets_all_integers_are_the_same(
     """Block by block both choose from the same targets, and leave the same but for the rounding of sums."""
     random = np.random.default_rng(seed)
     n = per_plane * planes
-    x = (random.standard_normal((n, rows)) * scale).astype(np.float32)
-    m = np.triu(random.standard_normal((groups, n, n)) * 0.4, 1).astype(np.float32)
-    paid = tuple(
-        (random.random(shape) * most).astype(np.float32) for shape, most in (((groups, n), 0.5), ((rows,), 3.0))
-    )
-    rate = (random.random((6, 2 if bits else 1, 256)) * 900 + 60 * np.abs(np.arange(256) - 128)).astype(np.int32)
+    x, m, paid, rate = drawn(random, rows, n, groups, bits, scale)
+    rate = rate.astype(np.int32)
     taps, span = (TAPS[bits], per_plane * rows // 32) if bits else ((0, 0), 0)
     how = Successive(rows, n, groups, per_plane, span, 4 * rows, bits, *taps, max(1, survivors))
     down = np.triu(random.standard_normal((rows, rows)) * 0.2, 1).astype(np.float32) if survivors else None
@@ -88,7 +84,7 @@ def test_on_the_same_targets_all_integers_are_the_same(
             targets = there.x.transpose(0, 1).reshape(n, rows).cpu().numpy()
             assert np.allclose(targets[part.stop :], here.x[part.stop :], rtol=1e-5, atol=2e-5 * scale)
             here.x[part.stop :] = targets[part.stop :]
-    assert np.array_equal(here.state, there.state)
+    assert np.array_equal(here.state, there.host.state)
     assert np.array_equal(x, given_x)
 
 

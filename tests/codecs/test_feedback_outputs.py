@@ -15,7 +15,8 @@ from netweight import kernels_feedback, kernels_numpy_feedback
 from netweight.cli import main
 from netweight.codecs.base import index_of
 from netweight.codecs.feedback import Feedback, FeedbackScalar
-from netweight.codecs.ridge import Spectrum, matrix_of
+from netweight.codecs.matrix import matrix_of
+from netweight.codecs.ridge import Spectrum
 from netweight.entropy.trellis import TAPS
 from netweight.importance.core import Importance
 from netweight.importance.stat import Stat

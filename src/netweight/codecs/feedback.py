@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from netweight.codecs.base import Codec, Parts, Point, step_of
 from netweight.codecs.lattice import Grid
 from netweight.codecs.machine import HOST, Machine, machine_of
+from netweight.codecs.matrix import Matrix, matrix_of
 from netweight.codecs.preview import preview
-from netweight.codecs.ridge import Matrix, Spectrum, matrix_of
+from netweight.codecs.ridge import Spectrum
 from netweight.codecs.steps import step_table
 from netweight.codecs.successive import FEW, Found, Problem, first_rates, learnt_rates, quantise, scanned, spread
 from netweight.codecs.trellis import BITS

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from netweight.codecs.base import Point, index_of, step_of
 from netweight.codecs.lattice import Grid, code_bits
+from netweight.codecs.matrix import Array, Matrix
 from netweight.codecs.probe import ALIVE, CHUNK_BITS, ENTRY_BITS, POOLED, TABLE_NUMBER_BITS
-from netweight.codecs.ridge import Array, Matrix, Spectrum, Target
+from netweight.codecs.ridge import Spectrum, Target
 from netweight.codecs.successive import FEW, SURVIVORS, first_rates, learnt_rates, quantise, spread
 from netweight.codecs.whitened import FAR, gain, prepare, theta_of, weights_of
 from netweight.entropy.layout import Levels

@@ -18,11 +18,10 @@ from netweight.codecs.probe import ENTRY_BITS
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
 from netweight.entropy.stream import LARGEST_ESCAPE, IntStream
 from netweight.errors import UsageError
-from netweight.importance.stat import Stat
+from netweight.importance.stat import TINY, Stat
 from netweight.kernels import Float32, Int32
 
 MANTISSA_BITS = 23
-TINY = float(np.finfo(np.float32).tiny)
 WIDEST = UNIT_CLASS + 14
 LARGEST_TENSOR = 1 << 17
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.codecs.lattice import Grid
-from netweight.codecs.ridge import Array, Matrix, Target, blocks
+from netweight.codecs.matrix import Array, Matrix, blocks
+from netweight.codecs.ridge import Target
 from netweight.codecs.scales import scales
 from netweight.codecs.steps import exponents, factors
 from netweight.codecs.successive import Found, Problem
