@@ -191,7 +191,8 @@ def reconstruct(codec, r, reals, params, layout, shape):
         flat = total * np.float32(math.ldexp(512 + step % 512, step // 512 - 14))
     else:
         need(reals.size == 1, "a scale is not one number")
-        flat = r.astype(np.float32) * reals[0]
+        with np.errstate(over="ignore"):  # infinity beyond the range
+            flat = r.astype(np.float32) * reals[0]
     return unscanned(flat, layout, shape)
 
 

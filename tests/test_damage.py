@@ -15,12 +15,14 @@ import numpy as np
 import planes
 import pytest
 import sections
+from forge import Part
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from victims import check, encoded, healed, larger, plain, small, tiny
 
 from netweight import kernels
 from netweight.archive import Archive
+from netweight.codecs.base import index_of
 from netweight.errors import FormatError, UsageError
 
 pytestmark = pytest.mark.core
@@ -181,6 +183,24 @@ def test_a_knob_that_does_not_fit_is_refused_by_the_name_of_the_tensor(codec, kn
     with pytest.raises(UsageError, match=re.escape(text)) as caught:
         encoded({"w": (array, codec, knob)})
     assert caught.value.remedy.startswith("Take a")
+
+
+@pytest.mark.parametrize("codec", ["trellis", "uniform"])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_what_is_beyond_float32_is_infinity(codec, heavy, place):
+    """A factor that is too large by damage is no error of arithmetic: it decodes as IEEE 754 has it, all readers alike."""
+    random = np.random.default_rng(5)
+    weights = random.standard_t(1.5, 400) if heavy else random.standard_normal(400)  # with escapes or without
+    header, (part,) = forge.take_apart(encoded({"w": (weights.astype(np.float32), codec, index_of(0.5))}))
+    assert part.rest[:1] == b"\x01"
+    huge = Part(forge.scale(3e38) + part.rest[5:], part.chunks)
+    place.write_bytes(forge.put_together(header, [huge]))
+    with Archive.open(place) as archive:
+        found, out = archive["w"], np.zeros(400, np.float32)
+        archive.fill({"w": out})
+        archive.check()
+    assert np.isinf(found).any() and np.isfinite(found).any() and not np.isnan(found).any()
+    assert found.tobytes() == out.tobytes() == reference.decode(place)["w"].tobytes()
 
 
 # ---- attacks

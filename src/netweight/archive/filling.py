@@ -36,11 +36,12 @@ def require_fit(infos: Mapping[str, TensorInfo], outs: Mapping[str, NDArray[np.f
 
 def scale_into(opened: Opened, targets: Mapping[int, Target], shared: Callable[[int], list[Any]]) -> None:
     """Decode members of a section, each to its target; `shared` decodes chunks that hold pieces of others too."""
-    for chunk in opened.scale(targets):
-        for piece, fine in zip(opened.plan[chunk], shared(chunk), strict=True):
-            if piece.tensor in targets:
-                target = targets[piece.tensor]
-                fine.scaled(target.factor, target.out[piece.start : piece.start + piece.size])
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinity: the format says so
+        for chunk in opened.scale(targets):
+            for piece, fine in zip(opened.plan[chunk], shared(chunk), strict=True):
+                if piece.tensor in targets:
+                    target = targets[piece.tensor]
+                    fine.scaled(target.factor, target.out[piece.start : piece.start + piece.size])
 
 
 def fill_section(

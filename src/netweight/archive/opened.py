@@ -236,7 +236,8 @@ class Opened:
         assert self.codec is not None
         info = self.members[member]
         try:
-            return self.codec.decode(self.parts[member], fine, info.shape)
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self.codec.decode(self.parts[member], fine, info.shape)
         except (ArithmeticError, LookupError, ValueError) as error:
             raise damaged(f"the codec {self.codec.id!r} cannot rebuild {info.name!r}: {error}") from None
 
