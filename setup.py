@@ -13,7 +13,9 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 # that kernels.c includes
-PARTS = [f"csrc/{name}.h" for name in ("decode", "decode_avx512", "crc32", "side", "section", "listed")]
+PARTS = [
+    f"csrc/{name}.h" for name in ("decode", "decode_avx512", "crc32", "side", "section", "trellis", "lattice", "listed")
+]
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 # No -march: the file must run on every machine of its kind, and picks AVX2 itself when it runs.
 # No contraction of a*b + c: the C and the NumPy path must round alike.

@@ -1,5 +1,5 @@
 /* The hot loops of netweight, called through ctypes. C11, no dependency, no global state; one file to compile: the decoder, in decode.h and
- * what it includes, is a part of this one, and so are side.h, section.h and listed.h.
+ * what it includes, is a part of this one, and so are side.h, section.h, trellis.h, lattice.h and listed.h.
  *
  * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
  * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
@@ -10,6 +10,7 @@
  *
  * The AVX2 paths use eight scalar loads where a gather would do: 1.4 times faster on Zen 4, and no worse elsewhere.
  */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,6 @@
 #include <immintrin.h>
 #define X86 1
 #define AVX2 __attribute__((target("avx2")))
-#define AVX512 __attribute__((target("avx512f")))
 #endif
 #if defined(__GNUC__)
 #define ALWAYS inline __attribute__((always_inline))
@@ -68,13 +68,6 @@ static int has_avx2(void) {
 #endif
 }
 
-#ifdef X86
-static int has_avx512(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f");
-}
-#endif
-
 static uint32_t read32(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24; }
 
 #ifdef X86
@@ -87,7 +80,7 @@ static int has_wide(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 10; }
+API int64_t nw_abi(void) { return 11; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -262,219 +255,8 @@ API void nw_round(const float *u, const uint16_t *index, const int32_t *rate, in
     }
 }
 
-/* Behind codebook c, magnitude a: the cheapest even and the cheapest odd integer among the four around it (k0 - 1 .. k0 + 2, where
- * k0 = floor((a + c) / 2), so that -1 stands for a step to the other sign). Ties go to the smaller one. */
-static inline void candidates(float a, int32_t sign, const int32_t *rate, int32_t c, int32_t *cost, int16_t *value, int stride) {
-    int32_t k = (int32_t)((a + (float)c) * 0.5f);
-    const int32_t *t = rate + CENTRE + sign * k;
-    int32_t below, here, above, far;
-    if (k < CENTRE - 4) below = t[-sign], here = t[0], above = t[sign], far = t[2 * sign];
-    else below = rate[rate_at(sign * (k - 1))], here = rate[rate_at(sign * k)], above = rate[rate_at(sign * (k + 1))], far = rate[rate_at(sign * (k + 2))];
-    float twice = a - (float)(2 * k);
-    float d0 = twice + (float)(2 + (k > 1 ? c : k < 1 ? -c : 0)), d1 = twice + (float)(k > 0 ? c : 0), d2 = twice + (float)(c - 2), d3 = twice + (float)(c - 4);
-    below += (int32_t)(d0 * d0 * 1024.0f), here += (int32_t)(d1 * d1 * 1024.0f);
-    above += (int32_t)(d2 * d2 * 1024.0f), far += (int32_t)(d3 * d3 * 1024.0f);
-    int32_t same = far < here ? far : here, ksame = far < here ? k + 2 : k, other = above < below ? above : below, kother = above < below ? k + 1 : k - 1;
-    int odd = k & 1;
-    cost[odd * stride] = same, value[odd * stride] = (int16_t)(sign * ksame);
-    cost[!odd * stride] = other, value[!odd * stride] = (int16_t)(sign * kother);
-}
-
-typedef struct { int from[2][256], branch[2][256]; } merges;
-
-static void merge(merges *m, int states, int tap0, int tap1) {
-    int seen[256] = {0};
-    for (int s = 0; s < states; s++)
-        for (int p = 0; p < 2; p++) {
-            int t = (s >> 1) ^ (s & 1 ? tap0 : 0) ^ (p ? tap1 : 0), which = seen[t]++;
-            m->from[which & 1][t] = s;
-            m->branch[which & 1][t] = (s & 1) * 2 + p;
-        }
-}
-
-#ifdef X86
-enum { FOLD = 132 }; /* a folded row: the rates of -1 .. 130 times a sign */
-
-/* rate[T][2][256] to folded[T][2][sign][FOLD], so that the four candidates of a weight are one load. */
-static int32_t *fold(const int32_t *rate, int64_t tables) {
-    int32_t *out = malloc((size_t)tables * 4 * FOLD * sizeof *out);
-    if (!out) return NULL;
-    for (int64_t t = 0; t < 2 * tables; t++)
-        for (int s = 0; s < 2; s++)
-            for (int k = 0; k < FOLD; k++) out[(t * 2 + s) * FOLD + k] = rate[t * 256 + rate_at(s ? 1 - k : k - 1)];
-    return out;
-}
-
-/* `candidates` for eight lanes and one codebook; the caller has seen to it that all |k| stay below 124. */
-AVX2 static inline void candidates_avx2(__m256 a, __m256i sign, const int32_t *const row[8], int c, int32_t *cost, int16_t *value) {
-    __m256i k = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_add_ps(a, _mm256_set1_ps((float)c)), _mm256_set1_ps(0.5f)));
-    int32_t at[8] __attribute__((aligned(32)));
-    _mm256_store_si256((__m256i *)at, k);
-#define LOAD(l) _mm_loadu_si128((const __m128i *)(row[l] + at[l]))
-#define PAIR(l) _mm256_inserti128_si256(_mm256_castsi128_si256(LOAD(l)), LOAD(l + 4), 1)
-    __m256i p = PAIR(0), q = PAIR(1), r = PAIR(2), s = PAIR(3);
-    __m256i pq = _mm256_unpacklo_epi32(p, q), rs = _mm256_unpacklo_epi32(r, s), PQ = _mm256_unpackhi_epi32(p, q), RS = _mm256_unpackhi_epi32(r, s);
-    __m256i below = _mm256_unpacklo_epi64(pq, rs), here = _mm256_unpackhi_epi64(pq, rs), above = _mm256_unpacklo_epi64(PQ, RS), far = _mm256_unpackhi_epi64(PQ, RS);
-    const __m256i one = _mm256_set1_epi32(1), zero = _mm256_setzero_si256();
-    const __m256 kilo = _mm256_set1_ps(1024.0f);
-    __m256 twice = _mm256_sub_ps(a, _mm256_cvtepi32_ps(_mm256_slli_epi32(k, 1)));
-    /* (k > 1) - (k < 1) times c, and (k > 0) times c */
-    __m256i around = _mm256_sub_epi32(_mm256_cmpgt_epi32(one, k), _mm256_cmpgt_epi32(k, one)), positive = _mm256_sub_epi32(zero, _mm256_cmpgt_epi32(k, zero));
-    if (!c) around = zero, positive = zero;
-    __m256 d0 = _mm256_add_ps(twice, _mm256_cvtepi32_ps(_mm256_add_epi32(around, _mm256_set1_epi32(2)))), d1 = _mm256_add_ps(twice, _mm256_cvtepi32_ps(positive));
-    __m256 d2 = _mm256_add_ps(twice, _mm256_set1_ps((float)(c - 2))), d3 = _mm256_add_ps(twice, _mm256_set1_ps((float)(c - 4)));
-    below = _mm256_add_epi32(below, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d0, d0), kilo)));
-    here = _mm256_add_epi32(here, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d1, d1), kilo)));
-    above = _mm256_add_epi32(above, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d2, d2), kilo)));
-    far = _mm256_add_epi32(far, _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(d3, d3), kilo)));
-    __m256i farther = _mm256_cmpgt_epi32(here, far), higher = _mm256_cmpgt_epi32(below, above);
-    __m256i same = _mm256_min_epi32(here, far), other = _mm256_min_epi32(below, above);
-    __m256i ksame = _mm256_sub_epi32(k, _mm256_add_epi32(farther, farther));
-    __m256i kother = _mm256_sub_epi32(_mm256_sub_epi32(k, one), _mm256_add_epi32(higher, higher));
-    ksame = _mm256_sign_epi32(ksame, sign), kother = _mm256_sign_epi32(kother, sign);
-    __m256i odd = _mm256_cmpeq_epi32(_mm256_and_si256(k, one), one);
-    _mm256_store_si256((__m256i *)cost, _mm256_blendv_epi8(same, other, odd));
-    _mm256_store_si256((__m256i *)(cost + LANES), _mm256_blendv_epi8(other, same, odd));
-    __m256i even16 = _mm256_blendv_epi8(ksame, kother, odd), odd16 = _mm256_blendv_epi8(kother, ksame, odd);
-    __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(even16, odd16), 0xd8);
-    _mm_storeu_si128((__m128i *)value, _mm256_castsi256_si128(both));
-    _mm_storeu_si128((__m128i *)(value + LANES), _mm256_extracti128_si256(both, 1));
-#undef LOAD
-#undef PAIR
-}
-
-/* All four subsets of a full group of 32 lanes; 0 where a magnitude is too large for the folded rows. */
-AVX2 static int group_avx2(const float *u, const uint16_t *index, const int32_t *folded, int32_t (*cost)[LANES], int16_t *v) {
-    for (int g = 0; g < LANES; g += 8) {
-        __m256 x = _mm256_loadu_ps(u + g), a = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
-        if (_mm256_movemask_ps(_mm256_cmp_ps(a, _mm256_set1_ps(240.0f), _CMP_NLT_UQ))) return 0;
-        __m256i negative = _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ));
-        int minus = _mm256_movemask_ps(_mm256_castsi256_ps(negative));
-        __m256i sign = _mm256_or_si256(negative, _mm256_set1_epi32(1));
-        const int32_t *row[8];
-        for (int c = 0; c < 2; c++) {
-            for (int l = 0; l < 8; l++) row[l] = folded + (((size_t)index[g + l] * 2 + (size_t)c) * 2 + (size_t)(minus >> l & 1)) * FOLD;
-            candidates_avx2(a, sign, row, c, &cost[2 * c][g], v + 2 * c * LANES + g);
-        }
-    }
-    return 1;
-}
-
-/* Two states lead into two: old[2j], old[2i] into new[j], new[i], i = j ^ tap1, and old[2j + 1], old[2i + 1] into new[j ^ tap0], new[i ^ tap0].
- * Each is read once for both, and eight or sixteen lanes at a time keep both rows of sums in the first cache: a third faster than all 32
- * lanes, state by state. Of two ways as cheap, the one from the lower state. */
-#define SURVIVE(name, target, width, vector, mask, load, store, add, least, above)                                                                  \
-    target static void name(int states, int tap0, int tap1, const int32_t *old, int32_t *new, const int32_t *cost, mask *choice) {                  \
-        const int stride = LANES / width, apart = LANES, half = 1 << (31 - __builtin_clz((unsigned)tap1));                                          \
-        for (int book = 0; book < 2; book++) {                                                                                                      \
-            const vector even = load(cost + 2 * book * apart), odd = load(cost + (2 * book + 1) * apart);                                           \
-            for (int at = 0; at < states / 4; at++) {                                                                                               \
-                const int j = at + (at & -half), i = j ^ tap1, t = book ? j ^ tap0 : j, u = book ? i ^ tap0 : i;                                    \
-                const vector a = load(old + (2 * j + book) * width), b = load(old + (2 * i + book) * width);                                        \
-                const vector ta = add(a, even), tb = add(b, odd), ua = add(a, odd), ub = add(b, even);                                              \
-                store(new + t * width, least(ta, tb)), store(new + u * width, least(ua, ub));                                                       \
-                choice[t * stride] = (mask)above(ta, tb), choice[u * stride] = (mask)above(ua, ub);                                                 \
-            }                                                                                                                                       \
-        }                                                                                                                                           \
-    }
-#define LOAD8(p) _mm256_loadu_si256((const __m256i *)(p))
-#define STORE8(p, v) _mm256_storeu_si256((__m256i *)(p), v)
-#define ABOVE8(x, y) _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y)))
-SURVIVE(survive_avx2, AVX2, 8, __m256i, uint8_t, LOAD8, STORE8, _mm256_add_epi32, _mm256_min_epi32, ABOVE8)
-SURVIVE(survive_avx512, AVX512, 16, __m512i, uint16_t, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_add_epi32, _mm512_min_epi32, _mm512_cmpgt_epi32_mask)
-#endif
-
-static void survive(const merges *m, int states, const int32_t *old, int32_t *new, int32_t (*cost)[LANES], uint32_t *choice) {
-    for (int s = 0; s < states; s++) {
-        uint32_t bits = 0;
-        for (int l = 0; l < LANES; l++) {
-            int32_t x = old[m->from[0][s] * LANES + l] + cost[m->branch[0][s]][l], y = old[m->from[1][s] * LANES + l] + cost[m->branch[1][s]][l];
-            new[s * LANES + l] = x < y ? x : y;
-            bits |= (uint32_t)(x > y) << l;
-        }
-        choice[s] = bits;
-    }
-}
-
-enum { BLOCK = 16 }; /* steps whose costs are worked out together */
-
-/* Viterbi: the path of each of the 32 lanes with the least sum of (u - r)^2 2^10 + rate. u: fine steps, flipped as `index` says;
- * rate[T][2][256]; at most 2^20 symbols, so that sums stay far below 2^31. Returns 0, or -1 when memory is short. */
-API int64_t nw_trellis(const float *u, const uint16_t *index, const int32_t *rate, int64_t n, int64_t bits, int64_t tap0, int64_t tap1, int16_t *k) {
-    const int states = 1 << bits, simd = has_avx2();
-    const int64_t steps = (n + LANES - 1) / LANES;
-    uint32_t *choice = malloc((size_t)(steps + 1) * (size_t)states * 4);
-    int16_t *value = malloc((size_t)(steps + 1) * 4 * LANES * 2);
-    int32_t *space = malloc((size_t)states * LANES * 8 + 64);
-    merges m;
-    int32_t *folded = NULL;
-    int width = LANES; /* lanes whose sums lie together */
-#ifdef X86
-    if (simd) {
-        width = has_avx512() ? 16 : 8;
-        uint16_t top = 0;
-        for (int64_t i = 0; i < n; i++) top = index[i] > top ? index[i] : top;
-        if (!(folded = fold(rate, (int64_t)top + 1))) { free(choice); choice = NULL; }
-    }
-#endif
-    if (!choice || !value || !space) { free(choice); free(value); free(space); free(folded); return -1; }
-    merge(&m, states, (int)tap0, (int)tap1);
-    int32_t *old = (int32_t *)(((uintptr_t)space + 63) & ~(uintptr_t)63), *new = old + states * LANES;
-    int32_t cost[BLOCK][4][LANES] __attribute__((aligned(64)));
-    for (int i = 0; i < states * LANES; i++) old[i] = i / width % states ? FAR : 0;
-    for (int64_t first = 0; first < steps; first += BLOCK) {
-        const int count = (int)(steps - first < BLOCK ? steps - first : BLOCK);
-        for (int j = 0; j < count; j++) {
-            const int64_t t = first + j;
-            int16_t *v = value + t * 4 * LANES;
-#ifdef X86
-            if (simd && (t + 1) * LANES <= n && group_avx2(u + t * LANES, index + t * LANES, folded, cost[j], v)) continue;
-#endif
-            for (int l = 0; l < LANES; l++) {
-                const int64_t i = t * LANES + l;
-                if (i >= n) {
-                    for (int b = 0; b < 4; b++) cost[j][b][l] = 0, v[b * LANES + l] = 0;
-                    continue;
-                }
-                const float a = u[i] < 0 ? -u[i] : u[i];
-                const int32_t sign = u[i] < 0 ? -1 : 1, *table = rate + (size_t)index[i] * 512;
-                candidates(a, sign, table, 0, &cost[j][0][l], v + l, LANES);
-                candidates(a, sign, table + 256, 1, &cost[j][2][l], v + 2 * LANES + l, LANES);
-            }
-        }
-        for (int l = 0; l < LANES; l += width)
-            for (int j = 0; j < count; j++) {
-                const int32_t *from = (j & 1 ? new : old) + l * states;
-                int32_t *to = (j & 1 ? old : new) + l * states;
-                uint32_t *c = choice + (first + j) * states;
-#ifdef X86
-                if (width == 16) survive_avx512(states, (int)tap0, (int)tap1, from, to, &cost[j][0][l], (uint16_t *)c + l / 16);
-                else if (width == 8) survive_avx2(states, (int)tap0, (int)tap1, from, to, &cost[j][0][l], (uint8_t *)c + l / 8);
-                else
-#endif
-                survive(&m, states, from, to, cost[j], c);
-            }
-        if (count & 1) { int32_t *swap = old; old = new, new = swap; }
-    }
-    (void)simd;
-    int best[LANES] = {0};
-    for (int l = 0; l < LANES; l++) {
-        const int32_t *sum = old + l / width * states * width + l % width;
-        for (int j = 1; j < states; j++) if (sum[j * width] < sum[best[l] * width]) best[l] = j;
-    }
-    for (int64_t t = steps - 1; t >= 0; t--) { /* all lanes at once: a step's choices stay in cache */
-        const uint32_t *c = choice + t * states;
-        const int16_t *v = value + t * 4 * LANES;
-        int last = n - t * LANES < LANES ? (int)(n - t * LANES) : LANES;
-        for (int l = 0; l < LANES; l++) {
-            int s = best[l], which = c[s] >> l & 1;
-            if (l < last) k[t * LANES + l] = v[m.branch[which][s] * LANES + l];
-            best[l] = m.from[which][s];
-        }
-    }
-    free(choice); free(value); free(space); free(folded);
-    return 0;
-}
+#include "trellis.h"
+#include "lattice.h"
 
 /* ---- successive quantisation with feedback --------------------------------------------------------------------------- */
 

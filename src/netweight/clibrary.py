@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-ABI = 10
+ABI = 11
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
 Argument = Any

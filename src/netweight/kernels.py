@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight import kernels_numpy
+from netweight import kernels_decode, kernels_numpy
 from netweight.clibrary import LIBRARY, call
 from netweight.kernel_types import LANES as LANES
 from netweight.kernel_types import PRECISION_BITS as PRECISION_BITS
@@ -114,7 +114,9 @@ def trellis(u: Float32, index: Uint16, rate: Int32, bits: int, tap0: int, tap1: 
         return kernels_numpy.trellis(u, index, rate, bits, tap0, tap1)
     u, index = np.ascontiguousarray(u, np.float32), np.ascontiguousarray(index, np.uint16)
     k = np.empty(u.size, np.int16)
-    if k.size and call("nw_trellis", u, index, np.ascontiguousarray(rate, np.int32), u.size, bits, tap0, tap1, k):
+    rate = np.ascontiguousarray(rate, np.int32)
+    widest = kernels_decode.WIDEST
+    if k.size and call("nw_trellis", u, index, rate, len(rate), u.size, bits, tap0, tap1, widest, k):
         raise MemoryError(f"no memory for a trellis of {1 << bits} states over {u.size} weights")
     return k
 

@@ -18,6 +18,8 @@ LANES = 32
 CENTRE = 128
 FAR = 1 << 28
 BLOCK = 1 << 14  # symbols whose candidates are found at once, so that they stay in cache
+# What a branch costs above the cheapest of four, at most; where sums stop; steps after which the least is taken off.
+MOST, FULL, TURN = 8191, np.uint16(65535), 16
 
 
 def _symbols(k: Int32) -> Int32:
@@ -95,23 +97,29 @@ def trellis(u: Float32, index: NDArray[np.uint16], rate: Int32, bits: int, tap0:
     """Integers of the cheapest path of each lane through a trellis of 2^bits states; rate int32 [T, 2, 256]."""
     n, states, steps = u.size, 1 << bits, -(-u.size // LANES)
     u, rate = np.asarray(u, np.float32), np.asarray(rate, np.int32)
-    cost, value = np.zeros((4, steps * LANES), np.int32), np.zeros((4, steps * LANES), np.int16)
+    cost, value = np.zeros((4, steps * LANES), np.uint16), np.zeros((4, steps * LANES), np.int16)
     for at in range(0, n, BLOCK):
         part = slice(at, min(at + BLOCK, n))
-        _candidates(u[part], index[part], rate, cost[:, part], value[:, part])
+        cheapest = np.empty((4, u[part].size), np.int32)
+        _candidates(u[part], index[part], rate, cheapest, value[:, part])
+        cost[:, part] = np.minimum(cheapest - cheapest.min(axis=0), MOST)
     into = _merges(bits, tap0, tap1)
     source, branch = into >> 1, into & 3  # transition 2 s + parity takes branch 2 (s mod 2) + parity
-    total = np.full((states, LANES), FAR, np.int32)
+    total = np.full((states, LANES), FULL, np.uint16)
     total[0] = 0
-    arrivals, added = np.empty((2, states, LANES), np.int32), np.empty((2, states, LANES), np.int32)
+    arrivals, added, room = (np.empty((2, states, LANES), np.uint16) for _ in range(3))
     first, second = arrivals
     later, choices = np.empty((states, LANES), np.bool_), []
-    for step_cost in np.ascontiguousarray(cost.reshape(4, steps, LANES).swapaxes(0, 1)):
+    for step, step_cost in enumerate(np.ascontiguousarray(cost.reshape(4, steps, LANES).swapaxes(0, 1)), 1):
         total.take(source, axis=0, out=arrivals, mode="clip")
         step_cost.take(branch, axis=0, out=added, mode="clip")
+        np.subtract(FULL, added, out=room)
+        np.minimum(arrivals, room, out=arrivals)  # sums stop at 65535
         np.add(arrivals, added, out=arrivals)
         np.greater(first, second, out=later)
         np.minimum(first, second, out=total)
+        if step % TURN == 0:
+            total -= total.min(axis=0)
         choices.append(np.packbits(later))
     path = _trace(choices, into, np.argmin(total, axis=0)).reshape(-1)[:n]
     chosen: Int16 = value[path, np.arange(n)]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from netweight import clibrary, kernels, kernels_decode, kernels_numpy
+from netweight import clibrary, kernels, kernels_decode, kernels_lattice, kernels_numpy
 from netweight.entropy import trellis
-from netweight.entropy.layout import Layout
+from netweight.entropy.layout import Layout, Levels
+from netweight.entropy.stream import model_of, table_count
 from netweight.errors import FormatError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "attacks"))
@@ -26,7 +27,7 @@ sys.modules["chunks"] = chunks
 spec.loader.exec_module(chunks)
 
 library = ctypes.CDLL(sys.argv[1])
-clibrary.LIBRARY = kernels.LIBRARY = kernels_decode.LIBRARY = library  # type: ignore[attr-defined]
+clibrary.LIBRARY = kernels.LIBRARY = kernels_decode.LIBRARY = kernels_lattice.LIBRARY = library  # type: ignore[attr-defined]
 
 KINDS: list[dict[str, Any]] = [
     {"lanes": 1},
@@ -105,6 +106,21 @@ for kernels_decode.WIDEST in (0, 1, 2):
         except FormatError:
             decodes += 1
 kernels_decode.WIDEST = 2
+
+# Passes of the quantisers, over memory of exactly their size.
+for shape, bits in (((700,), 8), ((40, 50), 0), ((6, 32, 3, 3), 5), ((41, 2, 2, 3), 3)):
+    layout = Layout.of(shape)
+    model = model_of(bits, layout.plane > 0)
+    like = kernels.Segment(0, 0, layout.plane, layout.width, layout.positions, grid=Levels(9).grid(layout))
+    x = random.laplace(scale=4, size=layout.size).astype(np.float32)
+    rate = random.integers(0, 3000, (table_count(model), 256)).astype(np.int32)
+    runs = [(at, min(333, x.size - at)) for at in range(0, x.size, 333)]
+    chosen = []
+    for kernels_decode.WIDEST in (0, 1, 2):
+        k, fine = np.zeros(x.size, np.int16), np.zeros(x.size, np.int16)
+        counts = kernels_lattice.choose(x, np.float32(1), runs, like, model, rate, bits, k, fine)
+        chosen.append((counts.tolist(), k.tolist(), fine.tolist()))
+    assert chosen[0] == chosen[1] == chosen[2]
 
 # Whole sections, first as they are, then damaged where no checksum tells.
 TAPS = np.array([trellis.TAPS.get(bits, (0, 0)) for bits in range(9)], np.int64)

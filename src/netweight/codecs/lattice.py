@@ -17,12 +17,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight import kernels
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout, Levels, segment
-from netweight.entropy.stream import LONGEST_RUN, model_of, symmetric, table_count
+from netweight.entropy.stream import LONGEST_RUN, model_of, symmetric
 from netweight.entropy.tables import ESCAPE_BITS, ESCAPES
-from netweight.entropy.trellis import TAPS
 from netweight.kernels import LANES, Float32, Int16, Int32, Model, Segment
+from netweight.kernels_lattice import choose
 
 METRIC = 1024  # costs are integers in 2^-10 fine steps squared
 LESSON, LESSONS = 1 << 12, 4  # weights of a run on which tables are trained, and how many runs
@@ -97,22 +96,26 @@ def run_of(levels: Levels) -> int:
     return 18 if bits >= 1.6 else 19 if bits >= 0.8 else 20
 
 
+def runs_of(layout: Layout, run: int) -> list[tuple[int, int]]:
+    """First symbol and symbols of the runs of a scan, as the coder will cut it."""
+    return [(at, min(1 << run, layout.size - at)) for at in range(0, layout.size, 1 << run)]
+
+
 def pieces(layout: Layout, levels: Levels, run: int) -> Iterator[tuple[slice, Segment]]:
-    """Runs of a scan, as the coder will cut it."""
-    for at in range(0, layout.size, 1 << run):
-        size = min(1 << run, layout.size - at)
+    """The same as places and what the kernels need to know of each."""
+    for at, size in runs_of(layout, run):
         yield slice(at, at + size), segment(layout, levels, at, size)
 
 
-def sample(layout: Layout, levels: Levels) -> list[tuple[slice, Segment]]:
+def sample(layout: Layout) -> list[tuple[int, int]]:
     """Runs spread over a scan, about 16,384 weights, on which the tables of the search are trained.
 
     Where neighbours matter all of it: the second pass guesses their indices from the first.
     """
     if layout.plane or layout.size <= LESSONS * LESSON:
-        return list(pieces(layout, levels, LONGEST_RUN))
+        return runs_of(layout, LONGEST_RUN)
     starts = [int(at) // LANES * LANES for at in np.linspace(0, layout.size - LESSON, LESSONS)]
-    return [(slice(at, at + LESSON), segment(layout, levels, at, LESSON)) for at in starts]
+    return [(at, LESSON) for at in starts]
 
 
 def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid, run: int) -> Quantised:
@@ -131,16 +134,11 @@ def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid
     k = np.zeros(x.size, np.int16)
     fine = np.zeros(x.size, np.int16)
     rate = _prior_price(model.codebooks, model.levels, grid.kappa)
-    for lessons in (sample(layout, levels), list(pieces(layout, levels, run))):
-        counts = np.zeros((table_count(model), 256), np.int64)
-        for where, piece in lessons:
-            u = x[where] * inverse
-            if not fine[where].any():
-                fine[where] = np.rint(u)
-            k[where] = _search(u, fine[where], piece, model, rate, grid.bits)
-            symbol, index, fine[where] = kernels.contexts(k[where], model, piece)
-            counts += kernels.histogram(symbol, index, table_count(model))
-        rate = _learnt(counts, model, grid.kappa)
+    like = Segment(0, 0, layout.plane, layout.width, layout.positions, grid=levels.grid(layout))
+    for lesson, runs in ((True, sample(layout)), (False, runs_of(layout, run))):
+        counts = choose(x, inverse, runs, like, model, rate, grid.bits, k, fine)
+        if lesson:
+            rate = _learnt(counts, model, grid.kappa)
     out = np.flatnonzero((k < -127) | (k > 126))  # escaped: the contexts saw placeholders
     fine[out] = 2 * k[out] - (fine[out] & 1) * np.sign(k[out]) if grid.bits else k[out]
     return Quantised(k, fine, counts)
@@ -155,22 +153,6 @@ def _learnt(counts: NDArray[np.int64], model: Model, kappa: float) -> Int32:
     rate = _prior_price(model.codebooks, model.levels, kappa).copy()
     rate[used] = price(learnt, kappa)
     return rate
-
-
-def _search(u: Float32, guess: Int16, piece: Segment, model: Model, rate: Int32, bits: int) -> Int16:
-    """Search one run; the neighbours' contexts come from the fine indices guessed so far."""
-    if model.levels > 1:
-        index, flip = kernels.predict(guess, model, piece)
-        sign = 1 - 2 * flip.astype(np.int16)
-        u = u * sign.astype(np.float32)
-    else:
-        index = np.zeros(u.size, np.uint16) if piece.classes is None else piece.classes.astype(np.uint16)
-        sign = None
-    if bits:
-        k = kernels.trellis(u, index, rate.reshape(-1, 2, 256), bits, *TAPS[bits])
-    else:
-        k = kernels.round_rd(u, index, rate)
-    return k if sign is None else k * sign
 
 
 def refit(x: Float32, fine: NDArray[np.signedinteger]) -> np.float32:
