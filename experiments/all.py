@@ -10,9 +10,7 @@ from experiments import (
     fisher_calibration,
     importance_pruning,
     importance_quantisation,
-    iterative_cifar,
     iterative_pruning,
-    iterative_rules,
     ladder_rate,
     laplacian_curves,
     laplacian_weights,
@@ -31,7 +29,7 @@ from experiments import (
     waterfilling,
     zero_rate,
 )
-from experiments.figures import NetworkRun, Result, network_report, options, write
+from experiments.figures import NetworkRun, Result, begun, network_report, options, write
 
 RUNS: dict[str, Callable[[int], Result]] = {
     "waterfilling": waterfilling.run,
@@ -54,8 +52,6 @@ NETWORK_RUNS: dict[str, NetworkRun] = {
     "temperature": temperature.run,
     "fisher_calibration": fisher_calibration.run,
     "iterative_pruning": iterative_pruning.run,
-    "iterative_cifar": iterative_cifar.run,
-    "iterative_rules": iterative_rules.run,
     "lenet5_file": lenet5_file.run,
     "resnet20_file": resnet20_file.run,
     "one_shot_pruning": one_shot_pruning.run,
@@ -69,9 +65,9 @@ def main() -> int:
     arguments = options("all", data=True).parse_args()
     verdicts = []
     for name, run in RUNS.items():
-        start = time.perf_counter()
+        start, made_by = time.perf_counter(), begun()
         result = run(arguments.seed)
-        write(name, result, arguments.seed, arguments.out)
+        write(name, result, arguments.seed, arguments.out, made_by=made_by())
         verdicts.append(result.verdict)
         print(f"{name} ({time.perf_counter() - start:.1f} s): {result.verdict}", flush=True)
     # What given networks look like is a finding, not a failure: it does not count for the exit code.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,17 @@ class Result:
     panels: int = 1
 
 
-def write(name: str, result: Result, seed: int, out: Path, options: str = "", made_by: str = "") -> None:
-    """Write NAME.csv and NAME.svg into `out`; the CSV says by what and on what it was made."""
+def write(
+    name: str, result: Result, seed: int, out: Path, options: str = "", made_by: str = "", network: str = ""
+) -> None:
+    """Write NAME.csv and NAME.svg into `out`; the CSV says by what and on what it was made.
+
+    Files of an experiment on one network of several have its name too: NAME_NETWORK.csv.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / f"{name}.csv").open("w", newline="") as file:
+    stem = f"{name}_{network}" if network else name
+    options = f" --network {network}{options}" if network else options
+    with (out / f"{stem}.csv").open("w", newline="") as file:
         file.write(
             f"# python -m experiments.{name} --seed {seed}{options}; NumPy {np.__version__}, {platform.machine()}"
             f"{made_by}\n"
@@ -61,7 +69,23 @@ def write(name: str, result: Result, seed: int, out: Path, options: str = "", ma
     with rc_context(_STYLE):
         figure = Figure(figsize=(4.6 * result.panels, 3.4), layout="constrained")
         result.draw(figure.subplots(1, result.panels, squeeze=False)[0])
-        figure.savefig(out / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(out / f"{stem}.svg", metadata={"Date": None, "Creator": None})
+
+
+def begun() -> Callable[[], str]:
+    """Look at the clock, the machine and the commit; what it gives says them, and the CPU time from here on."""
+    start, on = time.process_time(), setting()
+
+    def made_by() -> str:
+        cpu_s = time.process_time() - start
+        cost = f"{cpu_s / 60:.1f} CPU minutes" if cpu_s >= 60 else f"{cpu_s:.0f} CPU seconds"
+        torch = f"torch {version('torch')}, " if "torch" in sys.modules else ""
+        return (
+            f", {on['machine']['processor']}; {torch}Python {on['versions']['python']}, "
+            f"netweight {on['versions']['netweight']}; {cost}, {on['date']}"
+        )
+
+    return made_by
 
 
 def options(name: str, *, data: bool = False) -> argparse.ArgumentParser:
@@ -77,8 +101,9 @@ def options(name: str, *, data: bool = False) -> argparse.ArgumentParser:
 def command(name: str, run: Callable[[int], Result]) -> None:
     """Command line of one experiment."""
     arguments = options(name).parse_args()
+    made_by = begun()
     result = run(arguments.seed)
-    write(name, result, arguments.seed, arguments.out)
+    write(name, result, arguments.seed, arguments.out, made_by=made_by())
     print(f"{name}: {result.verdict}")
 
 
@@ -86,7 +111,14 @@ NetworkRun = Callable[[int, Path, bool], Result | None]
 
 
 def network_report(
-    name: str, run: NetworkRun, seed: int, data: Path, out: Path, full: bool = False, resumed: bool = False
+    name: str,
+    run: NetworkRun,
+    seed: int,
+    data: Path,
+    out: Path,
+    full: bool = False,
+    resumed: bool = False,
+    network: str = "",
 ) -> str:
     """Run an experiment on trained networks, write its files, and return the line of verdict or of the skip.
 
@@ -94,36 +126,37 @@ def network_report(
 
     Files of the reduced setting go to a folder of their own, so that they never replace those of the full one.
     """
-    start, on = time.process_time(), setting()
+    made_by = begun()
     result = run(seed, data, full)
     if result is None:
         return f"SKIPPED: the networks are not below {data}; give their folder with --data"
-    minutes = (time.process_time() - start) / 60
-    made_by = (
-        f", {on['machine']['processor']}; torch {version('torch')}, Python {on['versions']['python']}, "
-        f"netweight {on['versions']['netweight']}; {minutes:.1f} CPU minutes, {on['date']}"
-    )
     given = (" --full" if full else "") + (" --resume" if resumed else "")
-    write(name, result, seed, out if full else out / "reduced", given, made_by)
+    write(name, result, seed, out if full else out / "reduced", given, made_by(), network)
     return result.verdict
 
 
-def network_command(name: str, run: Callable[..., Result | None], *, resumes: bool = False) -> None:
+def network_command(
+    name: str, run: Callable[..., Result | None], *, resumes: bool = False, networks: Sequence[str] = ()
+) -> None:
     """Command line of an experiment on trained networks, in a reduced setting unless --full is given.
 
     Args:
         name: of the experiment.
-        run: of seed, data, full; and `resume` where it takes that.
-        resumes: whether it does.
+        run: of seed, data, full; and `resume` and `network` where it takes them.
+        resumes: whether it takes a folder of finished parts.
+        networks: of which it takes one, or all where none is named.
     """
     parser = options(name, data=True)
     if resumes:
         parser.add_argument("--resume", type=Path, help="folder that keeps finished parts, for a run that was stopped")
     parser.add_argument("--full", action="store_true", help="all networks and images; minutes on a GPU, hours without")
+    if networks:
+        parser.add_argument("--network", choices=networks, default="", help="one network; all if not given")
     given = parser.parse_args()
     resumed = resumes and given.resume is not None and given.resume.is_dir()
     run = partial(run, resume=given.resume) if resumes else run
-    print(f"{name}: {network_report(name, run, given.seed, given.data, given.out, given.full, resumed)}")
+    run, network = (partial(run, network=given.network), given.network) if networks else (run, "")
+    print(f"{name}: {network_report(name, run, given.seed, given.data, given.out, given.full, resumed, network)}")
 
 
 def holds(claim: bool, text: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from safetensors import safe_open
 
-from experiments.figures import Result, holds, options, write
+from experiments.figures import Result, begun, holds, options, write
 from netweight.theory import compressibility
 from netweight.theory.scalar import GeneralizedGaussian
 
@@ -103,10 +103,11 @@ def main() -> None:
 
 def report(data: Path, seed: int, out: Path) -> str:
     """Run, write the files, and return the line of verdict or of the skip."""
+    made_by = begun()
     result = run(data, seed)
     if result is None:
         return f"SKIPPED: no .safetensors file below {data}; give a folder of trained networks with --data"
-    write("laplacian_weights", result, seed, out)
+    write("laplacian_weights", result, seed, out, made_by=made_by())
     return result.verdict
 
 

@@ -84,7 +84,7 @@ def run(seed: int, data: Path, full: bool) -> Result | None:
     if network is None:
         return None
     setting = FULL if full else REDUCED
-    dense_bytes = sum(w.nbytes for w in network.weights.values())
+    dense_bytes = network.dense_bytes
     before = judge(network.model, network.test).accuracy
     files = list(make(network, setting, seed))
     columns: dict[str, Sequence[object]] = {
@@ -138,7 +138,7 @@ def make(network: Network, setting: Setting, seed: int) -> Iterator[File]:
     random = torch.Generator().manual_seed(seed)
     model = network.model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn = network.train.first(setting.learn).to(place)
-    kept_back = Images(network.train.x[-setting.choose :], network.train.y[-setting.choose :]).to(place)
+    kept_back = network.train.last(setting.choose).to(place)
     test = network.test.to(place)
     teacher = copy.deepcopy(model)
     pruner = train.Pruner(model, train.chooser("lamp"), keep=setting.keep, names=network.matrices)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from benchmarks.tasks.architectures import ResNet, lenet5
+from benchmarks.tasks.images import digits, objects
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
@@ -45,6 +46,10 @@ class Images:
         """The first so many, all if there are fewer."""
         return Images(self.x[:count], self.y[:count])
 
+    def last(self, count: int) -> Images:
+        """The last so many, all if there are fewer."""
+        return Images(self.x[-count:], self.y[-count:])
+
     def to(self, device: torch.device) -> Images:
         """The same on a device."""
         return Images(self.x.to(device), self.y.to(device))
@@ -76,6 +81,11 @@ class Network:
         """Names of the weights of convolutions and linear layers: what the papers compress."""
         return [name for name, w in self.weights.items() if w.ndim >= 2]
 
+    @property
+    def dense_bytes(self) -> int:
+        """Of all its tensors as they were read."""
+        return sum(w.nbytes for w in self.weights.values())
+
 
 def load(name: str, data: Path) -> Network | None:
     """A network and its data; None where the folder does not have them."""
@@ -86,7 +96,8 @@ def load(name: str, data: Path) -> Network | None:
     weights = {key: np.asarray(w) for key, w in load_file(path).items()}
     model = MODELS[name]()
     put(model, weights)
-    train, test = _mnist(folder) if folder.name == "mnist" else _cifar(folder)
+    read = digits if folder.name == "mnist" else objects
+    train, test = (Images(x.contiguous(), y) for x, y in (read(data, part) for part in ("train", "test")))
     return Network(name, model.eval(), weights, train, test)
 
 
@@ -98,29 +109,6 @@ def put(model: nn.Module, weights: Mapping[str, NDArray[np.generic]]) -> None:
 def state(model: nn.Module) -> Weights:
     """Give the state dictionary as arrays."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
-
-
-def _mnist(folder: Path) -> tuple[Images, Images]:
-    file = np.load(folder / "mnist.npz")
-    return tuple(  # type: ignore[return-value]
-        Images(
-            torch.from_numpy(file[f"x_{part}"].astype(np.float32)[:, None] / 255),
-            torch.from_numpy(file[f"y_{part}"].astype(np.int64)),
-        )
-        for part in ("train", "test")
-    )
-
-
-def _cifar(folder: Path) -> tuple[Images, Images]:
-    file = np.load(folder / "cifar10_exact.npz")
-    mean, deviation = np.array([0.485, 0.456, 0.406], "f4"), np.array([0.229, 0.224, 0.225], "f4")
-    out = []
-    for part in ("train", "test"):
-        x = file[f"x_{part}"]
-        x = x.reshape(len(x), 3, 32, 32) if x.ndim == 2 or x.shape[1] == 3 else x.transpose(0, 3, 1, 2)
-        x = (x.astype(np.float32) / 255 - mean[:, None, None]) / deviation[:, None, None]
-        out.append(Images(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(file[f"y_{part}"].astype("i8"))))
-    return out[0], out[1]
 
 
 @dataclass(frozen=True, slots=True)

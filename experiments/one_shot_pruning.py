@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from experiments import vgg
 from experiments.figures import Result, holds, network_command
-from experiments.networks import Network, Score, Weights, judge_weights, load, paired
+from experiments.networks import Network, Score, Weights, judge_weights, paired
 from experiments.parts import Arrays, arrays_of, kept, scores_of, stamp
 from netweight.codecs.base import index_of
 from netweight.codecs.messages import Rule, normalised, receive, send, write
@@ -25,9 +25,10 @@ SPARSITIES = {
     "lenet300": tuple(1 - 0.8**k for k in (3, 5, 7, 9, 11, 13)),
     "lenet5": tuple(1 - 0.8**k for k in (5, 7, 9, 11, 13, 15)),
     "resnet20": tuple(1 - 0.8**k for k in (2, 3, 4, 5, 6)),
-    "vgg16/4": tuple(1 - 0.8**k for k in (1, 2, 3, 4, 5)),
+    vgg.NAME: tuple(1 - 0.8**k for k in (1, 2, 3, 4, 5)),
 }
-REDUCED, FULL = ("lenet300",), ("lenet300", "lenet5", "resnet20", "vgg16/4")
+REDUCED, FULL = ("lenet300",), ("lenet300", "lenet5", "resnet20", vgg.NAME)
+DENSE = {vgg.NAME: vgg.FULL}  # those that come without weights
 TESTS = {False: 2000, True: 10_000}
 MESSAGES = 500_000  # weights; the authors' loop, one message at a time, takes longer than all else for more
 HEADER = ("network", "method", "sparsity", "accuracy", "cross_entropy_nats")
@@ -39,7 +40,7 @@ def run(seed: int, data: Path, full: bool, resume: Path | None = None) -> Result
     """Judge every method at every sparsity 1 - 0.8^k; random is only the training of VGG-16."""
     found: dict[str, Scores] = {}
     for name in FULL if full else REDUCED:
-        network = vgg.trained(data, seed, resume) if name == vgg.NAME else load(name, data)
+        network = vgg.found(name, data, seed, resume, DENSE.get(name))
         if network is not None:
             found[name] = finished(network, TESTS[full], full, resume, seed)
     if not found:
@@ -73,7 +74,8 @@ def finished(network: Network, tests: int, full: bool, folder: Path | None, seed
     def make(_: Path | None) -> Arrays:
         return arrays_of({places[place]: score for place, score in judged(network, tests, full).items()})
 
-    key = f"one_shot_pruning-{network.name.replace('/', '-')}-{stamp(seed, tests, full, points)}"
+    settings = DENSE[network.name].settings if network.name in DENSE else ()
+    key = f"one_shot_pruning-{network.name}-{stamp(seed, tests, full, points, *settings)}"
     found = scores_of(kept(folder, key, make))
     return {place: found[name] for place, name in places.items() if name in found}
 

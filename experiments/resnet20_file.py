@@ -79,13 +79,13 @@ def run(seed: int, data: Path, full: bool) -> Result | None:
         return None
     setting = FULL if full else REDUCED
     place = device()
-    kept_back = Images(network.train.x[-setting.choose :], network.train.y[-setting.choose :]).to(place)
+    kept_back = network.train.last(setting.choose).to(place)
     model = network.model.to(place)
     before = judge(model, kept_back), judge(model, network.test.to(place))
     files = list(make(network, setting, seed, kept_back))
     lost = [points(file.test, before[1]) for file in files]
     weights = sum(w.size for w in network.weights.values())
-    dense_bytes = sum(w.nbytes for w in network.weights.values())
+    dense_bytes = network.dense_bytes
     columns: dict[str, Sequence[object]] = {
         "bits_asked": [file.bits for file in files],
         "bytes": [file.nbytes for file in files],

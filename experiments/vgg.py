@@ -5,7 +5,7 @@ Few CIFAR-10 images are there, so ResNet-20 teaches it on moved copies of them, 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,10 +17,26 @@ from experiments.retraining import Budget, device, lesson, optimizer_of, retrain
 
 # Simonyan, Zisserman 2015, table 1, column D, in units of 64 channels there and 16 here; 0 halves the sides.
 CHANNELS = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
-WIDTH, COPIES = 16, 2
-NAME = "vgg16/4"
-TRAINING = Budget(10.0, 0.05, teacher=1.0, batch=64, half=True)
+WIDTH = 16
+NAME = "vgg16-quarter"
 _MOVES = Budget(0, 0, shift=4, flip=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the training may use: a budget, in epochs over the images, and so many copies of each image."""
+
+    budget: Budget
+    images: int
+    copies: int
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """All that a `stamp` has to know."""
+        return (self.budget, self.copies, WIDTH, self.images)
+
+
+FULL = Training(Budget(20.0, 0.02, teacher=1.0, batch=64, half=True), 7728, 4)
 
 
 def vgg16(width: int = WIDTH) -> nn.Module:
@@ -37,27 +53,33 @@ def vgg16(width: int = WIDTH) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inside, 10))
 
 
-def trained(data: Path, seed: int, folder: Path | None = None, budget: Budget = TRAINING) -> Network | None:
+def found(name: str, data: Path, seed: int, folder: Path | None, training: Training | None) -> Network | None:
+    """A network that is trained here, with the seed or in the folder of parts already, or one that has its weights."""
+    return trained(data, seed, folder, training) if training else load(name, data)
+
+
+def trained(data: Path, seed: int, folder: Path | None = None, training: Training = FULL) -> Network | None:
     """Train it; None where there is no ResNet-20 with its images. Test images only judge."""
     teacher = load("resnet20", data)
     if teacher is None:
         return None
-    key = f"vgg16-{seed}-{stamp(budget, COPIES, WIDTH, len(teacher.train))}"
-    weights = kept(folder, key, lambda _: _weights(teacher, seed, budget))
+    key = f"vgg16-{seed}-{stamp(*training.settings)}"
+    weights = kept(folder, key, lambda _: _weights(teacher, seed, training))
     model = vgg16()
     put(model, weights)
     weights = {name: weights[name] for name in model.state_dict()}  # files are in the order of names
     return Network(NAME, model.eval(), weights, teacher.train, teacher.test)
 
 
-def _weights(teacher: Network, seed: int, budget: Budget) -> Arrays:
+def _weights(teacher: Network, seed: int, training: Training) -> Arrays:
     place, random = device(), torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = vgg16().to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = teacher.model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, outputs = lesson(guide, teacher.train.to(place), COPIES, _MOVES, random)
+    learn = teacher.train.first(training.images).to(place)
+    images, outputs = lesson(guide, learn, training.copies, _MOVES, random)
     images = Images(images.x.contiguous(memory_format=torch.channels_last), images.y)
-    budget = replace(budget, epochs=budget.epochs / COPIES)
+    budget = replace(training.budget, epochs=training.budget.epochs / training.copies)
     retrain(model, images, budget, optimizer_of(model, budget), random, teacher=outputs)
     return state(model)

@@ -15,31 +15,45 @@ from torch import Tensor, nn
 from . import architectures
 from .core import DATA, Scores, Task, batches, load, outputs, softmax_nats
 
-__all__ = ["lenet5", "mobilenet_v2", "resnet"]
+__all__ = ["digits", "lenet5", "mobilenet_v2", "objects", "resnet"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _PUBLISHED_ERROR = {20: 0.0827, 32: 0.0737}  # of these weights, on all 10,000 test images, by their author
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def digits(data: Path, part: str, spread: int | None = None) -> tuple[Tensor, Tensor]:
+    """MNIST, pixels / 255, and labels; the part is "train" or "test", all of it or so many images spread over it."""
+    stored = np.load(data / "mnist" / "mnist.npz")
+    pixels, labels = (stored[f"{name}_{part}"] for name in "xy")
+    if spread is not None:
+        chosen = np.linspace(0, len(labels) - 1, spread).astype(int)
+        pixels, labels = pixels[chosen], labels[chosen]
+    return torch.from_numpy(pixels[:, None].astype(np.float32) / 255), torch.from_numpy(labels.astype(np.int64))
+
+
+def objects(data: Path, part: str) -> tuple[Tensor, Tensor]:
+    """What is there of CIFAR-10, normalised as the residual networks want it, and labels."""
+    stored = np.load(data / "cifar10" / "cifar10_exact.npz")
+    pixels = stored[f"x_{part}"]
+    pixels = pixels if pixels.shape[1] == 3 else pixels.transpose(0, 3, 1, 2)
+    return _normalised(pixels), torch.from_numpy(stored[f"y_{part}"].astype(np.int64))
+
+
 def lenet5(data: Path = DATA, *, calibration: int = 512, heldout: int = 10_000) -> Task:
     """Two convolutions and two linear layers, pixels / 255."""
-    stored = np.load(data / "mnist" / "mnist.npz")
-
-    def images(pixels: Array) -> Tensor:
-        return torch.from_numpy(pixels[:, None].astype(np.float32) / 255)
-
+    known, _ = digits(data, "train", calibration)
+    images, labels = digits(data, "test")
     file = data / "mnist" / "lenet5.safetensors"
-    chosen = np.linspace(0, len(stored["x_train"]) - 1, calibration).astype(int)
     return Task(
         "lenet5",
         "LeNet-5",
         file,
         lambda: load(architectures.lenet5(), file),
-        batches(images(stored["x_train"][chosen]), 64),
-        batches(images(stored["x_test"][:heldout]), 500),
+        batches(known, 64),
+        batches(images[:heldout], 500),
         softmax_nats,
-        partial(_right, stored["y_test"][:heldout]),
+        partial(_right, labels[:heldout].numpy()),
     )
 
 
@@ -50,25 +64,25 @@ def resnet(depth: int, data: Path = DATA, *, calibration: int = 512, heldout: in
     So they are shifted and mirrored, as in He et al. (2016), and those on which that changes the network's answer are
     taken as often as it is known to err on new images: by its published error. Nothing looks at labels or test images.
     """
-    stored = np.load(data / "cifar10" / "cifar10_exact.npz")
+    images, labels = objects(data, "test")
     file = data / "cifar10" / f"resnet{depth}.safetensors"
     return Task(
         f"resnet{depth}",
         f"ResNet-{depth}",
         file,
         lambda: load(architectures.ResNet(depth), file),
-        batches(_as_if_new(depth, data / "cifar10", calibration), 64),
-        batches(_normalised(_channels_first(stored["x_test"][:heldout])), 128),
+        batches(_as_if_new(depth, data, calibration), 64),
+        batches(images[:heldout], 128),
         softmax_nats,
-        partial(_right, stored["y_test"][:heldout]),
+        partial(_right, labels[:heldout].numpy()),
     )
 
 
 @cache
-def _as_if_new(depth: int, folder: Path, count: int) -> Tensor:
+def _as_if_new(depth: int, data: Path, count: int) -> Tensor:
     """So many transformed training images, of which a share is answered otherwise than before they were transformed."""
-    images = _normalised(_channels_first(np.load(folder / "cifar10_exact.npz")["x_train"]))
-    network = load(architectures.ResNet(depth), folder / f"resnet{depth}.safetensors")
+    images, _ = objects(data, "train")
+    network = load(architectures.ResNet(depth), data / "cifar10" / f"resnet{depth}.safetensors")
     unsure = round(_PUBLISHED_ERROR[depth] * count)
     wanted = {True: unsure, False: count - unsure}
     found: dict[bool, list[Tensor]] = {True: [], False: []}
@@ -121,10 +135,6 @@ def _photograph(stored: Any, j: int) -> Array:
 
     with Image.open(io.BytesIO(stored["jpeg"][stored["offset"][j] : stored["offset"][j + 1]].tobytes())) as image:
         return np.asarray(image.convert("RGB"))[16:240, 16:240].transpose(2, 0, 1)
-
-
-def _channels_first(pixels: Array) -> Array:
-    return pixels if pixels.shape[1] == 3 else pixels.transpose(0, 3, 1, 2)
 
 
 def _normalised(pixels: Array) -> Tensor:
