@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,9 @@ import torch
 import netweight as nw
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.importance.core import Importance
+from netweight.moments import STAY, corrected
 from netweight.secant import ROUNDS, secant
+from netweight.trial import Trial
 
 from . import nncodec, store
 from .gptq import Gptq
@@ -103,7 +106,7 @@ def _network(found: Task, coders: Sequence[str]) -> Iterator[dict[str, Any]]:
                     plain = nw.measure(found.build(), found.calibration, loss=_loss(found)).matched(checkpoint)
                 else:
                     plain = importance
-                points = _gptq(Gptq(checkpoint, plain), found, weights, judge)
+                points = _gptq(Gptq(checkpoint, plain), found, weights, judge, checkpoint)
             else:
                 codecs = ["trellis", "uniform", "relative"] if coder == UNFED else None
                 assert importance is not None
@@ -153,6 +156,7 @@ def _netweight(
         seconds = {"sweep_cpu_s": swept_s, "secant_cpu_s": time.process_time() - began_s}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         point = {"bytes": done.archive.nbytes, "predicted": done.plan.loss, "peak_bytes": peak}
+        point["moments"] = done.archive.plan.get("moments", STAY._asdict())
         yield {**point, **seconds, **judge({name: done.archive[name] for name in done.archive})}
 
 
@@ -167,10 +171,29 @@ def _nncodec(found: Task, judge: _Judge) -> Iterator[dict[str, Any]]:
         yield {"qp": qp, "bytes": report["bytes"], **seconds, **judge(tensors)}
 
 
-def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge) -> Iterator[dict[str, Any]]:
+def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge, checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    """GPTQ, and moments of batch norms that follow it by our method, where calibration inputs say that it gains."""
+    trial = Trial(found.build(), checkpoint, found.nats, None)
+    moments = [name for name in trial.own if name.endswith(("running_mean", "running_var"))]
     for bits in BITS[found.key]:
         done = rival.code_to(bits * weights)
-        yield {"bytes": done.bits / 8, **judge(done.tensors)}
+        own = {name: torch.from_numpy(np.array(w)) for name, w in done.tensors.items()}
+        unmoved = {name: trial.own[name].detach().clone() for name in moments}
+
+        def code(new: Mapping[str, Any], others: Mapping[str, Any] = unmoved | own) -> _Held:
+            return _Held({**others, **new})
+
+        names = [*own, *moments]
+        way, held = corrected(trial, found.calibration[-FRESH.get(found.key, 0) :], code({}), names, code)
+        yield {"bytes": done.bits / 8, "moments": way._asdict(), **judge(held.tensors)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    tensors: Mapping[str, Any]
+
+    def tensor(self, name: str) -> Any:
+        return self.tensors[name]
 
 
 class _Judge:

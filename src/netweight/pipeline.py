@@ -1,5 +1,6 @@
 """The whole flow on one screen: checkpoint, curves, one slope, integers, bytes, file."""
 
+import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -119,10 +120,20 @@ def fit(
     if size is None and bits is None:
         plan = allocate(curves, loss=loss, slope=slope)
         return plan, coder.encode(plan)
-    weights = sum(curve.size for curve in curves.values())
-    budget_bytes = parse_size(size) if size is not None else int(positive("bits", bits) * weights // 8)
+    budget_bytes = int(most_bytes(curves, size=size, bits=bits))
     target = format_bytes(budget_bytes) if size is not None else f"{bits:g} bits/weight"
     return _within(coder, curves, budget_bytes, target)
+
+
+def most_bytes(
+    curves: Mapping[str, Curve], *, size: str | int | None = None, bits: float | None = None, **_: float | None
+) -> float:
+    """Bytes of the largest file that meets a target, which may be another than a size: then any."""
+    if size is not None:
+        return parse_size(size)
+    if bits is None:
+        return math.inf
+    return int(positive("bits", bits) * sum(curve.size for curve in curves.values()) // 8)
 
 
 def _within(coder: "Coder", curves: Mapping[str, Curve], budget_bytes: int, target: str) -> tuple[Plan, Archive]:
@@ -179,6 +190,13 @@ class Coder:
         self.checkpoint, self.stats, self.executor, self.progress = checkpoint, stats, executor, progress
         self.kept: dict[Job, list[Block]] = {}
         self.sha256 = checkpoint.sha256()
+
+    def replaced(self, tensors: Mapping[str, Any]) -> "Coder":
+        """Give one that codes some tensors with other values, in this process, and keeps what the others gave."""
+        other = copy.copy(self)
+        other.checkpoint, other.executor = self.checkpoint.replaced(tensors), None
+        other.kept = {job: blocks for job, blocks in self.kept.items() if not tensors.keys() & set(job.names)}
+        return other
 
     def encode(self, plan: Plan) -> Archive:
         """Code every section of a plan, the heaviest first."""

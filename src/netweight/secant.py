@@ -32,7 +32,8 @@ from netweight.curve import Curve, Progress, Source, sweep
 from netweight.errors import UsageError
 from netweight.importance.core import MODULUS, Importance
 from netweight.importance.given import stats_of
-from netweight.pipeline import Coder, fit
+from netweight.moments import Way, recoded
+from netweight.pipeline import Coder, fit, most_bytes
 from netweight.trial import Nats, Trial, mean
 from netweight.working import Found, bent, unseen
 
@@ -275,6 +276,7 @@ def _settled(
     for _ in range(1 if wanted is None else SEARCHES):
         plan, archive = fit(coder, known, **aim)
         everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
+        way, archive = recoded(trial, batches[0], coder, plan, archive, most_bytes(known, **aim))
         state = state.after(unseen(coder.checkpoint, importance, archive, _shaped(plan)))
         seen, found = (trial.nats(part, archive, everything) for part in batches)
         nats = state.more(plan, everything) * (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
@@ -288,10 +290,14 @@ def _settled(
     choices = {name: replace(point, loss=ratio * point.loss) for name, point in plan.choices.items()}
     plan = replace(plan, choices=choices, slope=ratio * plan.slope)
     noted = {"nats": heldout, "se": se, "samples": len(found)}
-    archive = archive.noted(loss=plan.loss, slope=plan.slope, heldout=noted)
+    archive = archive.noted(loss=plan.loss, slope=plan.slope, heldout=noted, **_moved(way))
     own = {name: factor for name, factor in factors.items() if name in importance}
     curves = scaled(known, dict.fromkeys(known, ratio))
     return Secant(importance.scaled(own), curves, plan, archive, heldout, se, len(found), factors)
+
+
+def _moved(way: Way) -> dict[str, Any]:
+    return {"moments": way._asdict()} if way.step else {}
 
 
 def _over(nats: float, loss: float) -> float:

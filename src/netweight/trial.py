@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from netweight.archive import Archive
 from netweight.checkpoint import Checkpoint
@@ -17,7 +17,15 @@ from netweight.prefix import Prefix
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Trial", "mean"]
+__all__ = ["Tensors", "Trial", "evaluating", "mean"]
+
+
+class Tensors(Protocol):
+    """A network's tensors, such as an archive's."""
+
+    def tensor(self, name: str) -> Any:
+        """One of them, as torch's."""
+
 
 Nats = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
@@ -86,19 +94,19 @@ class Trial:
                 kinds.setdefault(name.rpartition(".")[2], []).append(name)
         return [*alone, *kinds.values()]
 
-    def nats(self, batches: Sequence[Any], archive: Archive, names: Collection[str]) -> torch.Tensor:
+    def nats(self, batches: Sequence[Any], coded: Tensors, names: Collection[str]) -> torch.Tensor:
         """Divergence of each sample when some tensors are those of an archive, and all others the model's.
 
         Args:
             batches: inputs; outputs of the unchanged model are kept, so give the same objects again.
-            archive: where changed tensors come from.
+            coded: where changed tensors come from, such as an archive.
             names: of the tensors to change.
         """
         import torch
 
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             before = [self._original(batch) for batch in batches]
-            with self._changed(archive, names):
+            with self.changed(coded, names):
                 found = [self._samples(b, batch) for b, batch in zip(before, batches, strict=True)]
         return torch.cat(found)
 
@@ -120,15 +128,15 @@ class Trial:
 
         found: list[list[torch.Tensor]] = [[] for _ in groups]
         prefix = Prefix.of(self.model)
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):
             for batch, (names, parts) in itertools.product(batches, zip(groups, found, strict=True)):
                 if stop():
                     break
                 if parts is found[0]:
                     with prefix.recording():
-                        self._before[id(batch)] = self._output(batch)
+                        self._before[id(batch)] = self.output(batch)
                 changed = [self.own[name] for name in names if name in self.own]
-                with self._changed(archive, names), prefix.skipping(changed):
+                with self.changed(archive, names), prefix.skipping(changed):
                     parts.append(self._samples(self._before[id(batch)], batch))
         return [mean(torch.cat(parts))[0] if parts else None for parts in found]
 
@@ -136,7 +144,7 @@ class Trial:
         """Nats of each sample: the mean over its predictions, without those that a mask hides."""
         from netweight.importance.samples import batch_of
 
-        nats = self.divergence(before, self._output(batch))
+        nats = self.divergence(before, self.output(batch))
         mask = batch_of(batch, None).mask
         if mask is None or nats.shape != mask.shape:
             return nats.reshape(len(before), -1).mean(1)
@@ -145,23 +153,30 @@ class Trial:
 
     def _original(self, batch: Any) -> torch.Tensor:
         if id(batch) not in self._before:
-            self._before[id(batch)] = self._output(batch)
+            self._before[id(batch)] = self.output(batch)
         return self._before[id(batch)]
 
-    def _output(self, batch: Any) -> torch.Tensor:
+    def output(self, batch: Any) -> torch.Tensor:
+        """Run the network as it is now."""
         from netweight.importance.samples import model_inputs, output_of
 
         return output_of(model_inputs(self.model, batch) if self.forward is None else self.forward(self.model, batch))
 
     @contextmanager
-    def _changed(self, archive: Archive, names: Collection[str]) -> Iterator[None]:
+    def changed(self, coded: Tensors, names: Collection[str]) -> Iterator[None]:
+        """Let some tensors be others, as far as the model has them.
+
+        Args:
+            coded: where they come from.
+            names: of them.
+        """
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         try:
             for name in names:
                 own = self.own.get(name)
                 if own is not None:
                     kept.append((own, own.detach().clone()))
-                    own.copy_(archive.tensor(name).reshape(own.shape))
+                    own.copy_(coded.tensor(name).reshape(own.shape))
             yield
         finally:
             for own, before in reversed(kept):  # a tie may be there twice: the first copy is the original
@@ -169,7 +184,8 @@ class Trial:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each module back into its own afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -141,6 +141,31 @@ class Checkpoint:
             digest.update(json.dumps(sorted(self.ties.items())).encode())
         return digest.hexdigest()
 
+    def replaced(self, tensors: Mapping[str, Any]) -> Checkpoint:
+        """Give the same checkpoint with some tensors of other values; it is not sent to other processes.
+
+        Args:
+            tensors: by the names of owners, as for `open_checkpoint`, of the same types and shapes.
+
+        Raises:
+            UsageError: a tensor has no counterpart of its type and shape.
+
+        >>> import numpy as np
+        >>> other = open_checkpoint({"a": np.zeros(2), "b": np.zeros(2)}).replaced({"b": np.ones(2)})
+        >>> other.read("a").tolist(), other.read("b").tolist()
+        ([0.0, 0.0], [1.0, 1.0])
+        """
+        held = HeldTensors(tensors, self.source)
+        wrong = [name for name in held.names if held.infos.get(name) != self.infos.get(name)]
+        if wrong:
+            raise UsageError(
+                f"{self.source} has no tensor {short(wrong[0])} of that type and shape.", "Replace tensors that it has."
+            )
+        other = object.__new__(Checkpoint)
+        other.__dict__.update(self.__dict__, path=None)  # only by `__reduce__` could it be copied
+        other._home = {**self._home, **{name: (held, name) for name in held.infos}}
+        return other
+
     def close(self) -> None:
         """Let go of the files; arrays read before stay valid."""
         for part in self._parts:
