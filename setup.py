@@ -14,7 +14,8 @@ from setuptools.command.build_ext import build_ext
 
 # that kernels.c includes
 PARTS = [
-    f"csrc/{name}.h" for name in ("decode", "decode_avx512", "crc32", "side", "section", "trellis", "lattice", "listed")
+    f"csrc/{name}.h"
+    for name in ("decode", "decode_avx512", "crc32", "side", "section", "trellis", "lattice", "counts", "listed")
 ]
 SUFFIX = ".dll" if sys.platform == "win32" else ".so"
 # No -march: the file must run on every machine of its kind, and picks AVX2 itself when it runs.

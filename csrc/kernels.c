@@ -1,5 +1,6 @@
 /* The hot loops of netweight, called through ctypes. C11, no dependency, no global state; one file to compile: the decoder, in decode.h and
- * what it includes, is a part of this one, and so are side.h, section.h, trellis.h, lattice.h and listed.h.
+ * what it includes, is a part of this one, and so are side.h, section.h, trellis.h, lattice.h, counts.h and
+ * listed.h.
  *
  * Each function has a twin in src/netweight/kernels_numpy.py that gives the same integers bit for bit: float arithmetic is
  * element-wise IEEE single precision without contraction, everything else is integer. Shapes and letters:
@@ -257,6 +258,7 @@ API void nw_round(const float *u, const uint16_t *index, const int32_t *rate, in
 
 #include "trellis.h"
 #include "lattice.h"
+#include "counts.h"
 
 /* ---- successive quantisation with feedback --------------------------------------------------------------------------- */
 

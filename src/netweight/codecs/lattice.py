@@ -17,10 +17,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight import kernels_counts
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout, Levels, segment
 from netweight.entropy.stream import LONGEST_RUN, model_of, symmetric
 from netweight.entropy.tables import ESCAPE_BITS, ESCAPES
 from netweight.kernels import LANES, Float32, Int16, Int32, Model, Segment
+from netweight.kernels_counts import learn
 from netweight.kernels_lattice import choose
 
 METRIC = 1024  # costs are integers in 2^-10 fine steps squared
@@ -138,21 +140,11 @@ def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid
     for lesson, runs in ((True, sample(layout)), (False, runs_of(layout, run))):
         counts = choose(x, inverse, runs, like, model, rate, grid.bits, k, fine)
         if lesson:
-            rate = _learnt(counts, model, grid.kappa)
+            known = prior(model.codebooks, model.levels)
+            rate = learn(counts, known, symmetric(model), PRIOR_COUNT, METRIC * grid.kappa, rate)
     out = np.flatnonzero((k < -127) | (k > 126))  # escaped: the contexts saw placeholders
     fine[out] = 2 * k[out] - (fine[out] & 1) * np.sign(k[out]) if grid.bits else k[out]
     return Quantised(k, fine, counts)
-
-
-def _learnt(counts: NDArray[np.int64], model: Model, kappa: float) -> Int32:
-    """Rates by the tables that fit these counts; by the prior's where there are none."""
-    used = np.flatnonzero(counts.any(axis=1))
-    learnt = counts[used] + PRIOR_COUNT * prior(model.codebooks, model.levels)[used]
-    same = symmetric(model)[used]
-    learnt[same] += learnt[same][:, MIRROR]
-    rate = _prior_price(model.codebooks, model.levels, kappa).copy()
-    rate[used] = price(learnt, kappa)
-    return rate
 
 
 def refit(x: Float32, fine: NDArray[np.signedinteger]) -> np.float32:
@@ -174,15 +166,5 @@ def code_bits(counts: NDArray[np.int64], model: Model) -> tuple[float, int]:
     Tables without a prediction are symmetric; escapes cost 28 bits each. A table fitted to few symbols looks better
     than it is by 0.72 bit a number (Miller, Madow 1955); the search that followed the tables makes it as much again.
     """
-    tables = np.flatnonzero(counts.any(axis=1))
-    used = counts[tables].astype(np.float64)
-    escaped = float(used[:, list(ESCAPES)].sum())
-    used[:, list(ESCAPES)] = 0
-    same = symmetric(model)[tables]
-    shape = used.copy()
-    shape[same] = (used[same] + used[same][:, MIRROR]) / 2
-    there = shape > 0
-    share = (shape / np.maximum(shape.sum(axis=1, keepdims=True), 1.0))[there]
-    ideal = -float(np.sum(used[there] * np.log2(share)))
-    numbers = int(there[~same].sum()) + int(there[same][:, 128:].sum())
-    return ideal + 1.44 * max(numbers - int(there.any(axis=1).sum()), 0) + ESCAPE_BITS * escaped, numbers
+    ideal, (escaped, tables, numbers) = kernels_counts.code_bits(counts, symmetric(model))
+    return ideal + 1.44 * max(numbers - tables, 0) + ESCAPE_BITS * escaped, numbers

@@ -24,7 +24,9 @@ ENTRY_BITS = 8 * 14.0  # a tensor's share of the header: name, shape, scale
 LARGEST = 15000.0  # magnitude in fine steps: below it all indices fit 16 bits
 
 
-def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]) -> list[Point]:
+def probe(
+    codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int], whole: Scales | None = None
+) -> list[Point]:
     """Quantise a sample at steps that put the tensor's scale into these classes.
 
     Args:
@@ -33,9 +35,10 @@ def probe(codec: str, w: Float32, stat: Stat, grid: Grid, classes: Sequence[int]
         stat: importance.
         grid: the quantiser.
         classes: 8 is a scale of one fine step, four classes an octave.
+        whole: the tensor's scales, if they are known.
     """
     layout = Layout.of(w.shape)
-    whole = scales(w, layout)
+    whole = scales(w, layout) if whole is None else whole
     if whole.log2 < -900:
         return [Point(ENTRY_BITS, 0.0, codec, 0)]
     x, part, of_part = sampled(w, layout, whole)

@@ -13,7 +13,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight import kernels
 from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, checked_step, step_of
 from netweight.codecs.lattice import Grid, code_bits, quantise, refit, run_of
 from netweight.codecs.probe import LARGEST, SAMPLE, probe, stream_of
@@ -21,9 +20,9 @@ from netweight.codecs.scales import Scales, scales
 from netweight.codecs.trellis import rebuild
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout
 from netweight.entropy.stream import SHORTEST_RUN, model_of
-from netweight.entropy.tables import CENTRE
 from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import Bytes, Float32, Int16, Int32
+from netweight.kernels_counts import split
 
 KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 12 = 0.116
 # Class above which rounding is plain and low bits may be split off: searching wins nothing there, and with low bits the
@@ -63,8 +62,9 @@ class Uniform(Codec):
     def _sweep(self, w: Float32, stat: Stat, classes: Sequence[int]) -> Sequence[Point]:
         if stat.relative:
             return []
-        points = probe(self.id, w, stat, self.grid, classes)
-        return points + _high_rate(points, w, stat)
+        whole = scales(w, Layout.of(w.shape))
+        points = probe(self.id, w, stat, self.grid, classes, whole)
+        return points + _high_rate(points, w, stat, whole)
 
     def encode(self, w: Float32, stat: Stat, knob: int) -> Parts:
         """Round at the step of `knob`.
@@ -107,16 +107,11 @@ def _low_bits(k: Int32, classes: Callable[[int], Bytes]) -> tuple[int, float]:
     # Fewer low bits than leave half of the integers above 32 would only make escapes.
     first = max(0, int(np.median(np.abs(k))).bit_length() - 6)
     for shift in range(first, LARGEST_SHIFT + 1):
-        high = k >> shift
-        out = (high < -CENTRE + 1) | (high > CENTRE - 2)
-        symbol = (np.where(out, -CENTRE, high) + CENTRE).astype(np.uint8)
-        counts = kernels.histogram(symbol, classes(shift).astype(np.uint16), CLASSES)
-        far = 2 * np.abs(high[out])  # more than two bytes each: code_bits has counted two
-        longer = np.count_nonzero(far >= 1 << 14) + np.count_nonzero(far >= 1 << 21)
-        bits = code_bits(counts, _MODEL)[0] + 8 * longer + shift * k.size
+        counts, beyond, longer = split(k, classes(shift), shift, CLASSES)
+        bits = code_bits(counts, _MODEL)[0] + 8 * longer + shift * k.size  # which has counted two bytes of each escape
         if bits < least_bits:
             best, least_bits = shift, bits
-        elif not far.size:
+        elif not beyond:
             break
     return best, least_bits
 
@@ -138,13 +133,12 @@ def _clamped(deviations: Int16, base: int) -> Bytes:
     return classes
 
 
-def _high_rate(points: Sequence[Point], w: Float32, stat: Stat) -> list[Point]:
+def _high_rate(points: Sequence[Point], w: Float32, stat: Stat, whole: Scales) -> list[Point]:
     """Continue the curve octave by octave: loss and bits of plain rounding on a sample, above the last point's."""
     last = points[-1] if points else None
     if last is None:
         return []
     layout = Layout.of(w.shape)
-    whole = scales(w, layout)
     every = max(1, 2 * w.size // SAMPLE)
     sample = layout.scan(w)[::every]
     deviations = _deviations(layout, whole, every)
