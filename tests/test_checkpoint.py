@@ -144,6 +144,20 @@ def test_a_file_of_unknown_kind(tmp_path):
     )
 
 
+def test_some_tensors_may_be_others(model):
+    with open_checkpoint(model) as checkpoint:
+        other = checkpoint.replaced({"b": np.ones(3, np.float16)})
+        assert other.read("b").tolist() == [1.0, 1.0, 1.0]
+        assert checkpoint.read("b").tolist() == [0.0, 0.0, 0.0]
+        assert np.array_equal(other.read("w"), checkpoint.read("w"))
+        assert (other.infos, other.groups) == (checkpoint.infos, checkpoint.groups)
+        with pytest.raises(UsageError, match="not sent to another process"):
+            pickle.dumps(other)
+        for wrong in ({"b": np.ones(3, np.float32)}, {"w": np.ones(6, np.float32)}, {"c": np.ones(3, np.float16)}):
+            with pytest.raises(UsageError, match="of that type and shape"):
+                checkpoint.replaced(wrong)
+
+
 def test_the_suffix_may_be_missing(model):
     model.rename(model.with_name("0123abcd"))
     assert open_checkpoint(model.with_name("0123abcd")).names == ("w", "b")

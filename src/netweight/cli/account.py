@@ -158,6 +158,8 @@ def losses(plan: Mapping[str, Any]) -> list[str]:
 
     >>> losses({"loss": 0.0123, "importance": {"samples": 512, "objective": "fisher", "data": "00ab"}})
     ['predicted 0.0123 nats; importance: fisher of 512 samples, data 00ab']
+    >>> losses({"moments": {"equal": "signal", "step": 0.5}})
+    ['moments of batch norms moved, 0.5 of the way to an equal signal']
     """
     record, heldout = plan.get("importance"), plan.get("heldout")
     lines = []
@@ -169,6 +171,10 @@ def losses(plan: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"held out {_nats(heldout.get('nats'))}{spread}, {str(heldout.get('samples', 'unknown'))[:16]} samples"
         )
+    moments = plan.get("moments")
+    if isinstance(moments, Mapping):
+        step, equal = (str(moments.get(key, "unknown"))[:16] for key in ("step", "equal"))
+        lines.append(f"moments of batch norms moved, {step} of the way to an equal {equal}")
     return lines
 
 
