@@ -145,6 +145,34 @@ def test_nothing_moves_where_nothing_may():
     assert moved(norms, seen(trial, norms, batches, held, list(state)), Way()) == {}  # an error above the signal
 
 
+class Twice(torch.nn.Module):
+    """A norm that is used twice, and one that is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+        self.norm, self.idle = torch.nn.BatchNorm1d(6, momentum=None), torch.nn.BatchNorm1d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.second(torch.relu(self.norm(self.first(x)))))
+
+
+def test_a_norm_may_be_used_twice_or_never():
+    torch.manual_seed(0)
+    model, batches = Twice(), [torch.randn(64, 6) for _ in range(4)]
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    before = state_of(model.eval())
+    state = {name: 0.8 * w if name.startswith(("first", "second")) else w for name, w in before.items()}
+    trial = trial_of(model)
+    way, found = corrected(trial, batches, Held(state), list(state), lambda new: Held({**state, **new}))
+    assert way != STAY
+    assert torch.equal(found.state["idle.running_mean"], before["idle.running_mean"])
+    lost = [float(trial.nats(batches, coded, list(state)).mean()) for coded in (Held(state), found)]
+    assert lost[1] < 0.2 * lost[0]
+
+
 def test_a_network_without_norms_is_coded_as_ever():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.ReLU(), torch.nn.LayerNorm(32))

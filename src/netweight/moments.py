@@ -5,9 +5,9 @@ before it make something else of the network's inputs. By channel, x_0 as it was
 
     x_1 = mean x_1 + (x_0 - mean x_0) / g + noise,    g = (var x_0 + eps) / (cov(x_0, x_1) + eps),
 
-and g is above one: a quantiser that makes its error small gives up what is not worth its bits, and what it writes is
-a little too small everywhere. Layer upon layer that adds up to a network less sure than it was, while the noise,
-another in each channel, averages out. So the norm is to see g x_1 with the mean of x_0:
+and g is mostly above one: a quantiser that makes its error small gives up what is not worth its bits, and what it
+writes is a little too small everywhere. Layer upon layer that adds up to a network less sure than it was, while the
+noise, another in each channel, averages out. So the norm is to see g x_1 with the mean of x_0:
 
     m' = mean x_1 + (m - mean x_0) / g,    v' + eps = (v + eps) / g^2.
 
@@ -176,7 +176,10 @@ def _correcting(
     """Compare a norm's inputs with those it had, and give it inputs that are mended."""
 
     def hook(norm: Norm, x: torch.Tensor) -> torch.Tensor:
-        now = Seen.of(before[norm.mean].pop(0), _sample(x))
+        kept, sample = before[norm.mean], _sample(x)
+        if not kept or kept[0].shape != sample.shape:
+            return x  # a network that runs otherwise than it did
+        now = Seen.of(kept.pop(0), sample)
         sums[norm.mean] = sums[norm.mean] + now if norm.mean in sums else now
         old, new, gain = (part.to(x).reshape(1, -1, *[1] * (x.ndim - 2)) for part in now.line(norm.module.eps, way))
         return old + gain * (x - new)
@@ -194,7 +197,11 @@ def _sample(x: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def _hooked(norms: Sequence[Norm], hook: Callable[[Norm, torch.Tensor], Any]) -> Iterator[None]:
     """Let a function see the inputs of the norms, and change them where it gives some."""
-    handles = [n.module.register_forward_pre_hook(lambda _, inputs, n=n: hook(n, inputs[0])) for n in norms]
+
+    def by(norm: Norm) -> Callable[..., Any]:
+        return lambda _, inputs: hook(norm, *inputs) if inputs else None
+
+    handles = [norm.module.register_forward_pre_hook(by(norm)) for norm in norms]
     try:
         yield
     finally:
@@ -212,9 +219,11 @@ def moved(norms: Sequence[Norm], found: Sequence[Mapping[str, Seen]], way: Way) 
     """
     out: dict[str, torch.Tensor] = {}
     for norm in norms:
-        first, *others = (sums[norm.mean] for sums in found if norm.mean in sums)
+        parts = [sums[norm.mean] for sums in found if norm.mean in sums]
+        if not parts:
+            continue
         m, v, eps = norm.module.running_mean, norm.module.running_var, norm.module.eps
-        old, new, gain = sum(others, first).line(eps, way)
+        old, new, gain = sum(parts[1:], parts[0]).line(eps, way)
         mean, variance = new + (m.double() - old) / gain, ((v.double() + eps) / gain.square() - eps).clamp_min(0.0)
         if all(float((a - b).norm()) <= MOST_CHANGE * float(b.norm()) for a, b in ((mean, m), (variance, v))):
             out |= {norm.mean: mean.to(m), norm.variance: variance.to(v)}
