@@ -17,30 +17,37 @@ from experiments.retraining import Budget, device, lesson, optimizer_of, retrain
 
 # Simonyan, Zisserman 2015, table 1, column D, in units of 64 channels there and 16 here; 0 halves the sides.
 CHANNELS = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
-WIDTH = 16
 NAME = "vgg16-quarter"
 _MOVES = Budget(0, 0, shift=4, flip=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the training may use: a budget, in epochs over the images, and so many copies of each image."""
+    """What is trained, and what that may use.
+
+    Attributes:
+        budget: in epochs over the images.
+        images: to learn from.
+        copies: of each.
+        width: channels of the first layers.
+    """
 
     budget: Budget
     images: int
     copies: int
+    width: int = 16
 
     @property
     def settings(self) -> tuple[object, ...]:
         """All that a `stamp` has to know."""
-        return (self.budget, self.copies, WIDTH, self.images)
+        return (self.budget, self.copies, self.width, self.images)
 
 
 FULL = Training(Budget(20.0, 0.02, teacher=1.0, batch=64, half=True), 7728, 4)
 
 
-def vgg16(width: int = WIDTH) -> nn.Module:
-    """Thirteen 3x3 convolutions with batch norms and one linear layer, as is usual for CIFAR-10; 921,008 weights."""
+def vgg16(width: int = 16) -> nn.Module:
+    """Thirteen 3x3 convolutions with batch norms and one linear layer, usual for CIFAR-10; 921,008 weights at 16."""
     layers: list[nn.Module] = []
     inside = 3
     for units in CHANNELS:
@@ -65,7 +72,7 @@ def trained(data: Path, seed: int, folder: Path | None = None, training: Trainin
         return None
     key = f"vgg16-{seed}-{stamp(*training.settings)}"
     weights = kept(folder, key, lambda _: _weights(teacher, seed, training))
-    model = vgg16()
+    model = vgg16(training.width)
     put(model, weights)
     weights = {name: weights[name] for name in model.state_dict()}  # files are in the order of names
     return Network(NAME, model.eval(), weights, teacher.train, teacher.test)
@@ -75,7 +82,7 @@ def _weights(teacher: Network, seed: int, training: Training) -> Arrays:
     place, random = device(), torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = vgg16().to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = vgg16(training.width).to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     guide = teacher.model.to(place).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn = teacher.train.first(training.images).to(place)
     images, outputs = lesson(guide, learn, training.copies, _MOVES, random)

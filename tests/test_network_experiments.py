@@ -69,6 +69,20 @@ def test_files_are_complete(name, data, tmp_path):
     assert (tmp_path / "reduced" / f"{name}.svg").read_text().rstrip().endswith("</svg>")
 
 
+def test_one_network_of_several_has_files_of_its_own(data, tmp_path):
+    run = partial(module("iterative_pruning").run, network="lenet5")
+    module("figures").network_report("iterative_pruning", run, 0, data, tmp_path, network="lenet5")
+    files = sorted(path.name for path in (tmp_path / "reduced").iterdir())
+    assert files == ["iterative_pruning_lenet5.csv", "iterative_pruning_lenet5.svg"]
+    comment, *lines = (tmp_path / "reduced" / files[0]).read_text().splitlines()
+    assert "experiments.iterative_pruning --seed 0 --network lenet5; NumPy" in comment
+    assert "; torch " in comment
+    assert "netweight " in comment
+    assert "CPU seconds, " in comment
+    rows = list(csv.DictReader(lines))
+    assert {(row["network"], row["method"]) for row in rows} == {("lenet5", "surp"), ("lenet5", "lamp")}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_networks_are_said_loudly(name, tmp_path):
     line = module("figures").network_report(name, module(name).run, 0, tmp_path, tmp_path)
@@ -181,9 +195,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(data, tmp_path, mo
 
 
 def test_parts_of_another_budget_are_not_read():
-    iterative, retraining = module("iterative_pruning"), module("retraining")
+    iterative, retraining, vgg = module("iterative_pruning"), module("retraining"), module("vgg")
     cases = [iterative.Case(retraining.Budget(0.5, rate), images) for rate in (0.1, 0.2) for images in (5, 6)]
-    assert len({case.stamp for case in cases}) == 4
+    budget = cases[0].budget
+    trainings = [vgg.Training(budget, images, copies) for images in (5, 6) for copies in (1, 2)]
+    cases += [iterative.Case(budget, 5, dense=training) for training in trainings]
+    assert len({case.stamp for case in cases}) == 8
     assert cases[0].stamp == iterative.Case(retraining.Budget(0.5, 0.1), 5, methods=("erk",)).stamp
 
 
@@ -301,12 +318,14 @@ def test_the_verdict_of_iterative_pruning():
     final = {("n", method, s): [score(50)] * 2 for method in ("surp", "lamp", "erk") for s in iterative.STOPS.values()}
     good, text = iterative.compare("n", final)
     assert good
-    assert "80 % 50.00 / 50.00 (+0.00 +- 0.00)" in text
+    assert "80 % 50.00 / 50.00 (+0.00 +- 0.00, over seeds 0.00)" in text
     assert "surp against erk 0 / 0, lamp against erk 0 / 0" in text
     final["n", "surp", 0.9] = [score(50), score(48)]
     good, text = iterative.compare("n", final)
     assert good, "one image in a hundred, two times in halves"
-    assert "90 % 49.00 / 50.00 (-1.00 +- 0.70)" in text
+    assert "90 % 49.00 / 50.00 (-1.00 +- 0.70, over seeds 1.00)" in text
+    alone = {key: scores[1:] for key, scores in final.items()}
+    assert "90 % 48.00 / 50.00 (-2.00 +- 1.41)" in iterative.compare("n", alone)[1]
     for key, hits in ((("n", "surp", 0.95), 30), (("n", "erk", 0.8), 70)):
         good, text = iterative.compare("n", {**final, key: [score(hits)] * 2})
         assert not good
