@@ -185,7 +185,11 @@ def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge, checkpoint: Che
 
         names = [*own, *moments]
         way, held = corrected(trial, found.calibration[-FRESH.get(found.key, 0) :], code({}), names, code)
-        yield {"bytes": done.bits / 8, "moments": way._asdict(), **judge(held.tensors)}
+        yield {
+            "bytes": done.bits / 8,
+            "moments": way._asdict(),
+            **judge({n: t.numpy() for n, t in held.tensors.items()}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
