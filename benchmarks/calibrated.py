@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from netweight.trial import Trial
 
 from . import nncodec, store
 from .gptq import Gptq
-from .nats import CODERS, UNFED
+from .nats import CODERS, MOVED, UNFED
 from .networks import float_weights
 from .process import quiet_environment, run
 from .tasks import TASKS, task
@@ -95,18 +96,19 @@ def _network(found: Task, coders: Sequence[str]) -> Iterator[dict[str, Any]]:
     about = {"network": found.key, "weights": weights, "figure": found.figure}
     with open_checkpoint(found.file) as checkpoint:
         began_s = time.process_time()
-        importance = _importance(found, checkpoint) if set(coders) - {"NNCodec", "GPTQ"} else None
+        importance = _importance(found, checkpoint) if set(coders) - {"NNCodec", "GPTQ", MOVED} else None
         measured_s = time.process_time() - began_s
         own = {"measure_cpu_s": measured_s, "version": store.setting()["versions"]["netweight"]}
         for coder in coders:
             if coder == "NNCodec":
                 points = _nncodec(found, judge)
-            elif coder == "GPTQ":
+            elif coder in ("GPTQ", MOVED):
                 if found.key in WHOLE or importance is None:  # its own method has the inputs' second moment
                     plain = nw.measure(found.build(), found.calibration, loss=_loss(found)).matched(checkpoint)
                 else:
                     plain = importance
-                points = _gptq(Gptq(checkpoint, plain), found, weights, judge, checkpoint)
+                rival = Gptq(checkpoint, plain)
+                points = (_gptq if coder == "GPTQ" else _gptq_moved)(rival, found, weights, judge)
             else:
                 codecs = ["trellis", "uniform", "relative"] if coder == UNFED else None
                 assert importance is not None
@@ -171,32 +173,35 @@ def _nncodec(found: Task, judge: _Judge) -> Iterator[dict[str, Any]]:
         yield {"qp": qp, "bytes": report["bytes"], **seconds, **judge(tensors)}
 
 
-def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge, checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
-    """GPTQ, and moments of batch norms that follow it by our method, where calibration inputs say that it gains."""
-    trial = Trial(found.build(), checkpoint, found.nats, None)
-    moments = [name for name in trial.own if name.endswith(("running_mean", "running_var"))]
+def _gptq(rival: Gptq, found: Task, weights: int, judge: _Judge) -> Iterator[dict[str, Any]]:
     for bits in BITS[found.key]:
         done = rival.code_to(bits * weights)
-        own = {name: torch.from_numpy(np.array(w)) for name, w in done.tensors.items()}
-        unmoved = {name: trial.own[name].detach().clone() for name in moments}
+        yield {"bytes": done.bits / 8, **judge(done.tensors)}
 
-        def code(new: Mapping[str, Any], others: Mapping[str, Any] = unmoved | own) -> _Held:
-            return _Held({**others, **new})
 
-        names = [*own, *moments]
-        way, held = corrected(trial, found.calibration[-FRESH.get(found.key, 0) :], code({}), names, code)
-        yield {
-            "bytes": done.bits / 8,
-            "moments": way._asdict(),
-            **judge({n: t.numpy() for n, t in held.tensors.items()}),
-        }
+def _gptq_moved(rival: Gptq, found: Task, weights: int, judge: _Judge) -> Iterator[dict[str, Any]]:
+    """GPTQ, and the moments of batch norms follow it by our method, where calibration inputs say that it gains."""
+    with open_checkpoint(found.file) as checkpoint:
+        trial = Trial(found.build(), checkpoint, found.nats, None)
+    moments = {n: t.detach().clone() for n, t in trial.own.items() if n.endswith(("running_mean", "running_var"))}
+    for bits in BITS[found.key]:
+        done = rival.code_to(bits * weights)
+        own = moments | {name: torch.from_numpy(np.array(w)) for name, w in done.tensors.items()}
+        batches = found.calibration[-FRESH.get(found.key, 0) :]
+        way, held = corrected(trial, batches, _Held(own), list(own), partial(_other, own))
+        tensors = {name: tensor.numpy() for name, tensor in held.tensors.items()}
+        yield {"bytes": done.bits / 8, "moments": way._asdict(), **judge(tensors)}
+
+
+def _other(tensors: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor]) -> _Held:
+    return _Held({**tensors, **moments})
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    tensors: Mapping[str, Any]
+    tensors: Mapping[str, torch.Tensor]
 
-    def tensor(self, name: str) -> Any:
+    def tensor(self, name: str) -> torch.Tensor:
         return self.tensors[name]
 
 

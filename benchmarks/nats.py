@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["CODERS", "NATS", "PROMISES", "UNFED", "at_nats", "harmless", "write"]
+__all__ = ["CODERS", "MOVED", "NATS", "PROMISES", "UNFED", "at_nats", "harmless", "write"]
 
 Record = Mapping[str, Any]
 Records = Sequence[Record]
@@ -15,7 +15,8 @@ Finding = tuple[bool, str] | None
 
 NATS: Final = (0.1, 0.03, 0.01)
 UNFED: Final = "netweight without feedback"  # what the second moments of the inputs are worth
-CODERS: Final = ("netweight", UNFED, "NNCodec", "GPTQ")
+MOVED: Final = "GPTQ, moments moved"  # batch norms corrected as ours are
+CODERS: Final = ("netweight", UNFED, "NNCodec", "GPTQ", MOVED)
 TITLES: Final = {
     "lenet5": "LeNet-5",
     "resnet20": "ResNet-20",
@@ -83,7 +84,7 @@ def _below(rival: str) -> Callable[[Records], Finding]:
     def check(records: Records) -> Finding:
         texts, least = [], math.inf
         for network in dict.fromkeys(r["network"] for r in records):
-            own, other = _own_at(records, network, 0.1), at_nats(_of(records, network, rival), 0.1)
+            own, other = _own_at(records, network, 0.1), _rival_at(records, network, rival)
             if own is not None and other is not None:
                 least = min(least, 1 - own / other)
                 texts.append(f"{TITLES[network]} {100 * (1 - own / other):+.1f} %")
@@ -92,6 +93,13 @@ def _below(rival: str) -> Callable[[Records], Finding]:
         return (least >= _BELOW[rival] and not missing, text) if texts else None
 
     return check
+
+
+def _rival_at(records: Records, network: str, rival: str) -> float | None:
+    """Bits at 0.1 nats, of GPTQ the better of its two forms."""
+    forms = (rival, MOVED) if rival == "GPTQ" else (rival,)
+    found = (at_nats(_of(records, network, form), 0.1) for form in forms)
+    return min((bits for bits in found if bits is not None), default=None)
 
 
 def _predicted(records: Records) -> Finding:
@@ -183,10 +191,10 @@ Whole files, norms and biases included, judged on inputs that nothing was chosen
 (of a sentence encoder half the squared distance of unit embeddings), and the network's own figure, paired. netweight:
 `measure`, `sweep`, `secant` on at most 512 unlabelled images or 256 sentences, then the file. NNCodec: its stream, with
 trellis, no data. GPTQ: our own program, act-order, steps by the Fisher information, bits of an ideal entropy coder
-without tables, vectors at 8 bits and unchanged, but for moments of batch norms, which are moved as ours are where
-calibration inputs say that it helps. Bits at equal nats lie on a line between neighbouring files. Points lost are
-hundredths of top-1 or Spearman, per cent of perplexity. CPU seconds of netweight are measuring, sweep, secant rounds
-and encoding; of NNCodec its encode call.
+without tables, vectors at 8 bits and unchanged; once more with the moments of batch norms moved as ours are, where
+calibration inputs say that it helps, and the promise counts the better of the two. Bits at equal nats lie on a line
+between neighbouring files. Points lost are hundredths of top-1 or Spearman, per cent of perplexity. CPU seconds of
+netweight are measuring, sweep, secant rounds and encoding; of NNCodec its encode call.
 
 Networks for CIFAR-10 are calibrated on training images, the only ones there are beside the test images. They are sure
 of these, and predict too little on them: a quarter to a half at 1.6 to 2.7 bits of ResNet-20, with shifts and mirrors

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.claims import judge
 from benchmarks.gptq import Gptq, entropy_bits
-from benchmarks.nats import at_nats, harmless, write
+from benchmarks.nats import MOVED, at_nats, harmless, write
 
 
 def correlated(n: int, seed: int = 0) -> np.ndarray:
@@ -102,6 +102,13 @@ def test_promises():
     outcomes = [v.outcome for v in found.values()]
     assert outcomes == ["FAIL", "FAIL", "FAIL", "PASS"]  # 2.5 bits; five networks missing; GPTQ equal; within 1.2
     assert "ResNet-20 +28.6 %; 5 networks not measured" in next(v.measured for p, v in found.items() if "NNCodec" in p)
+
+
+@pytest.mark.parametrize(("bits", "below"), [(1.0, "-66.7"), (4.0, "+0.0")])
+def test_the_better_form_of_gptq_counts(bits, below):
+    moved = [point(MOVED, bits, 0.2), point(MOVED, bits + 1, 0.05)]
+    found = judge({"calibrated": {"records": [*RECORDS, *moved]}})
+    assert f"ResNet-20 {below} %" in next(v.measured for v in found if "GPTQ" in v.promise)
 
 
 def test_the_page_shows_every_file():
