@@ -79,3 +79,62 @@ API void nw_split(const int32_t *k, const uint8_t *classes, int64_t n, int64_t s
         }
     }
 }
+
+/* Entropy of the symbols of each table, summed, in bits. */
+static double entropy_of(const int64_t *counts, int64_t tables, int64_t symbols) {
+    double sum = 0.0;
+    for (int64_t t = 0; t < tables; t++) {
+        const int64_t *row = counts + t * symbols;
+        int64_t total = 0;
+        for (int64_t v = 0; v < symbols; v++) total += row[v];
+        if (!total) continue;
+        const double whole = log2_of((double)total);
+        for (int64_t v = 0; v < symbols; v++) if (row[v]) sum += (double)row[v] * (whole - log2_of((double)row[v]));
+    }
+    return sum;
+}
+
+API void nw_entropy(const int64_t *counts, int64_t tables, int64_t symbols, double *bits) { *bits = entropy_of(counts, tables, symbols); }
+
+/* Entropy of what is written of the levels of these tables, in `octave` parts of an octave: each less the value below, and less how much the table
+ * before rises there, modulo 256. found: values that occur, tables in use. */
+API void nw_level_bits(const int64_t *counts, int64_t tables, int64_t octave, double *bits, int64_t *found) {
+    int64_t residuals[256] = {0}, any[256] = {0};
+    int32_t before[256] = {0}, level[256] = {0};
+    int first = 256, last = -1;
+    for (int64_t i = 0; i < tables * 256; i++) any[i & 255] |= counts[i];
+    found[0] = found[1] = 0;
+    for (int v = 0; v < 256; v++) if (any[v]) found[0]++, last = v, first = first < v ? first : v;
+    for (int64_t t = 0; t < tables; t++) {
+        const int64_t *row = counts + t * 256;
+        int64_t total = 0;
+        for (int v = 0; v < 256; v++) total += row[v];
+        if (!total) continue;
+        for (int v = first; v <= last; v++) {
+            const double top = (double)(PRECISION * octave);
+            double parts = row[v] ? nearbyint((double)octave * log2_of((double)row[v] * (double)SLOTS / (double)total)) : 0.0;
+            parts = parts < 0.0 ? 0.0 : parts > top ? top : parts;
+            level[v] = row[v] ? 1 + (int32_t)parts : 0;
+            const int32_t guess = before[v] + (v > first ? level[v - 1] - before[v - 1] : 0);
+            residuals[(level[v] - guess + 128) & 255]++;
+        }
+        memcpy(before, level, sizeof before);
+        found[1]++;
+    }
+    *bits = entropy_of(residuals, 1, 256);
+}
+
+/* Levels that are cheap to write, table after table and value after value: the first of the tried ones, tried[tables][values][each], with the least
+ * cost + price of how far it is from the level below and what the table before rises there. */
+API void nw_cheap_levels(const int64_t *tried, const double *cost, const double *price, int64_t tables, int64_t values, int64_t each, int64_t *levels) {
+    for (int64_t i = 0; i < tables * values; i++) {
+        const int64_t v = i % values, *before = i < values ? NULL : levels + i - values;
+        const int64_t rise = before ? before[0] - (v ? before[-1] : 0) : 0, guess = (v ? levels[i - 1] : 0) + rise;
+        double least = HUGE_VAL;
+        for (int64_t j = 0; j < each; j++) {
+            const int64_t c = tried[i * each + j];
+            const double sum = cost[i * each + j] + price[c < guess ? guess - c : c - guess];
+            if (sum < least) least = sum, levels[i] = c;
+        }
+    }
+}

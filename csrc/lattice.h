@@ -55,3 +55,56 @@ API int64_t nw_lattice(const float *x, float inverse, const int64_t *runs, int64
     free(memory);
     return 0;
 }
+
+/* The scale alpha = <x, r> / <r, r>, rounded to single precision, 0 where r is 0, and |x - alpha r|^2. Sums by eight lanes, which are then added
+ * in turn. r has two or four bytes each. */
+enum { SUMS = 8 };
+static double in_turn(const double *sum) {
+    double total = sum[0];
+    for (int l = 1; l < SUMS; l++) total += sum[l];
+    return total;
+}
+#define FIT(name, integer)                                                                                         \
+    static ALWAYS void name(const float *x, const integer *r, int64_t n, double *out) {                            \
+        double cross[SUMS] = {0}, square[SUMS] = {0}, left[SUMS] = {0};                                            \
+        const int64_t whole = n - n % SUMS;                                                                        \
+        for (int64_t i = 0; i < whole; i += SUMS)                                                                  \
+            for (int l = 0; l < SUMS; l++) {                                                                       \
+                const double v = (double)r[i + l];                                                                 \
+                cross[l] += v * (double)x[i + l], square[l] += v * v;                                              \
+            }                                                                                                      \
+        for (int64_t i = whole; i < n; i++) {                                                                      \
+            const double v = (double)r[i];                                                                         \
+            cross[i - whole] += v * (double)x[i], square[i - whole] += v * v;                                      \
+        }                                                                                                          \
+        const double energy = in_turn(square), alpha = energy > 0.0 ? (double)(float)(in_turn(cross) / energy) : 0.0; \
+        for (int64_t i = 0; i < whole; i += SUMS)                                                                  \
+            for (int l = 0; l < SUMS; l++) {                                                                       \
+                const double e = (double)x[i + l] - alpha * (double)r[i + l];                                      \
+                left[l] += e * e;                                                                                  \
+            }                                                                                                      \
+        for (int64_t i = whole; i < n; i++) {                                                                      \
+            const double e = (double)x[i] - alpha * (double)r[i];                                                  \
+            left[i - whole] += e * e;                                                                              \
+        }                                                                                                          \
+        out[0] = alpha, out[1] = in_turn(left);                                                                    \
+    }
+FIT(fit16, int16_t)
+FIT(fit32, int32_t)
+#undef FIT
+#ifdef X86
+AVX2 static void fit16_avx2(const float *x, const int16_t *r, int64_t n, double *out) { fit16(x, r, n, out); }
+AVX2 static void fit32_avx2(const float *x, const int32_t *r, int64_t n, double *out) { fit32(x, r, n, out); }
+#endif
+
+API void nw_fit(const float *x, const void *r, int64_t bytes, int64_t n, double *out) {
+#ifdef X86
+    if (has_avx2()) {
+        if (bytes == 2) fit16_avx2(x, r, n, out);
+        else fit32_avx2(x, r, n, out);
+        return;
+    }
+#endif
+    if (bytes == 2) fit16(x, r, n, out);
+    else fit32(x, r, n, out);
+}

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from netweight import dtypes, kernels
 from netweight.codecs.exact import Exact
 from netweight.entropy import fields, planes_levels
-from netweight.entropy.field_tables import ideal_bits
 from netweight.entropy.planes import (
     FLOATS,
     RAW,
@@ -31,6 +30,7 @@ from netweight.entropy.planes import (
 from netweight.entropy.planes_levels import FORMATS, LARGEST_LEVELS
 from netweight.entropy.small import Reader
 from netweight.errors import FormatError
+from netweight.kernels_counts import entropy
 
 pytestmark = pytest.mark.core
 
@@ -281,7 +281,7 @@ def test_the_coder_of_a_plane_is_as_short_as_constriction():
         model = constriction.stream.model.Categorical(field.tables.freq[c] / 4096 + 1e-12, perfect=False)
         coder.encode_reverse(values[classes == c].astype(np.int32), model)
     assert len(data) <= 1.001 * coder.num_bits() / 8 + 128
-    assert 8 * len(data) >= ideal_bits(counts)
+    assert 8 * len(data) >= entropy(counts)
     back = fields.decode_field(field, Reader(data), values.size, classes)
     assert np.array_equal(back, values)
 

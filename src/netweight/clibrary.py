@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 ABI = 11
+BRIEF = 1 << 15  # weights that a simple loop is through in some twenty microseconds
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).
 Argument = Any
@@ -109,6 +112,26 @@ def call(name: str, *arguments: Argument) -> int:
     function = getattr(LIBRARY, name)
     function.restype = ctypes.c_int64
     return int(function(*map(_converted, arguments)))
+
+
+def brief(name: str, *arguments: Argument) -> int:
+    """Call a function that takes less time than to hand the interpreter's lock to another thread and back: it is kept.
+
+    Arguments as for `call`.
+    """
+    function = getattr(_locked(LIBRARY), name)
+    function.restype = ctypes.c_int64
+    return int(function(*map(_converted, arguments)))
+
+
+@lru_cache(maxsize=1)
+def _locked(library: ctypes.CDLL) -> ctypes.PyDLL:
+    return ctypes.PyDLL(library._name, handle=library._handle)
+
+
+def by_size(size: int) -> Callable[..., int]:
+    """Choose the way to call a function that does a little with so many weights or symbols."""
+    return brief if size <= BRIEF else call
 
 
 def address(array: np.ndarray[Any, Any]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels_decode, kernels_numpy
-from netweight.clibrary import LIBRARY, call
+from netweight.clibrary import LIBRARY, brief, by_size, call
 from netweight.kernel_types import LANES as LANES
 from netweight.kernel_types import PRECISION_BITS as PRECISION_BITS
 from netweight.kernel_types import Bytes as Bytes
@@ -73,7 +73,7 @@ def histogram(symbol: Bytes, index: Uint16, count: int) -> NDArray[np.int64]:
     if LIBRARY is None:
         return kernels_numpy.histogram(symbol, index, count)
     out = np.zeros((count, 256), np.int64)
-    call(
+    by_size(symbol.size)(
         "nw_histogram", np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16), symbol.size, out
     )
     return out
@@ -92,7 +92,7 @@ def encode(symbol: Bytes, index: Uint16, lengths: Sequence[int], lanes: int, tab
     symbol, index = np.ascontiguousarray(symbol, np.uint8), np.ascontiguousarray(index, np.uint16)
     out = np.empty(4 * lanes + 2 * symbol.size, np.uint8)
     sizes = np.array(lengths, np.int64)
-    used = call("nw_encode", symbol, index, sizes, sizes.size, lanes, tables.freq, tables.cum, out)
+    used = by_size(4 * symbol.size)("nw_encode", symbol, index, sizes, sizes.size, lanes, tables.freq, tables.cum, out)
     if used < 0:
         raise ValueError("a symbol has no frequency in its table")
     return out[:used].tobytes()
@@ -130,7 +130,7 @@ def classes(row: Int16, column: Int16, start: int, size: int, top: int) -> Bytes
         return kernels_numpy.classes(row, column, start, size, top) if size else np.zeros(0, np.uint8)
     row, column = np.ascontiguousarray(row, np.int16), np.ascontiguousarray(column, np.int16)
     out = np.empty(size, np.uint8)
-    call("nw_classes", row, column, row.size, column.size, start, size, top, out)
+    by_size(size)("nw_classes", row, column, row.size, column.size, start, size, top, out)
     return out
 
 
@@ -152,7 +152,7 @@ def lines(sizes: Int32, residual: Int32, start: int, top: int) -> Int32 | None:
         return kernels_numpy.lines(sizes, residual, start, top)
     sizes, residual = np.ascontiguousarray(sizes, np.int32), np.ascontiguousarray(residual, np.int32)
     out = np.empty(residual.size, np.int32)
-    used = call("nw_lines", sizes, sizes.size, residual, start, top, out)
+    used = brief("nw_lines", sizes, sizes.size, residual, start, top, out)
     return None if used < 0 else out
 
 
@@ -174,7 +174,7 @@ def normalise(weights: NDArray[np.int64]) -> Uint16 | None:
         return None
     weights = np.ascontiguousarray(weights, np.int64)
     freq = np.empty(weights.shape, np.uint16)
-    call("nw_normalise", weights, *weights.shape, freq)
+    brief("nw_normalise", weights, *weights.shape, freq)
     return freq
 
 
@@ -192,6 +192,6 @@ def frequencies(ranges: Int32, symmetric: NDArray[np.bool_], level: Int32, escap
     freq = np.empty((len(ranges), 256), np.uint16)
     ranges, level = np.ascontiguousarray(ranges, np.int32), np.ascontiguousarray(level, np.int32)
     sides = np.ascontiguousarray(symmetric, np.bool_)
-    if call("nw_tables", ranges, sides, len(ranges), level, level.size, int(escapes), freq):
+    if brief("nw_tables", ranges, sides, len(ranges), level, level.size, int(escapes), freq):
         raise ValueError(f"{level.size} levels do not fit {len(ranges)} ranges")
     return freq

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels_numpy_counts
-from netweight.clibrary import LIBRARY, call
+from netweight.clibrary import LIBRARY, brief, by_size
 from netweight.kernel_types import Bytes, Int32
 
 Counts = NDArray[np.int64]
@@ -25,7 +25,7 @@ def code_bits(counts: Counts, symmetric: NDArray[np.bool_]) -> tuple[float, tupl
         return kernels_numpy_counts.code_bits(counts, symmetric)
     bits, found = np.empty(1, np.float64), np.empty(3, np.int64)
     counts, symmetric = np.ascontiguousarray(counts, np.int64), np.ascontiguousarray(symmetric, np.bool_)
-    call("nw_code_bits", counts, symmetric, len(counts), bits, found)
+    brief("nw_code_bits", counts, symmetric, len(counts), bits, found)
     escaped, tables, numbers = found.tolist()
     return float(bits[0]), (escaped, tables, numbers)
 
@@ -49,7 +49,7 @@ def learn(
         kernels_numpy_counts.learn(counts, prior, symmetric, settings, out)
     else:
         counts, symmetric = np.ascontiguousarray(counts, np.int64), np.ascontiguousarray(symmetric, np.bool_)
-        call("nw_learn", counts, np.ascontiguousarray(prior, np.float64), symmetric, len(counts), settings, out)
+        brief("nw_learn", counts, np.ascontiguousarray(prior, np.float64), symmetric, len(counts), settings, out)
     return out
 
 
@@ -73,5 +73,49 @@ def split(k: Int32, classes: Bytes, shift: int, count: int) -> tuple[Counts, int
         np.ascontiguousarray(classes, np.uint8),
         np.empty(2, np.int64),
     )
-    call("nw_split", k, classes, k.size, shift, counts, found)
+    by_size(k.size)("nw_split", k, classes, k.size, shift, counts, found)
     return counts, int(found[0]), int(found[1])
+
+
+def entropy(counts: Counts) -> float:
+    """Entropy of the symbols of each table, summed, in bits; counts int64 [T, any]."""
+    if LIBRARY is None:
+        return kernels_numpy_counts.entropy(counts)
+    bits = np.empty(1, np.float64)
+    by_size(counts.size)("nw_entropy", np.ascontiguousarray(counts, np.int64), *counts.shape, bits)
+    return float(bits[0])
+
+
+def level_bits(counts: Counts, octave: int) -> tuple[float, int, int]:
+    """Entropy of what is written of the levels of tables.
+
+    Args:
+        counts: int64 [T, 256].
+        octave: levels in an octave.
+
+    Returns:
+        Bits; values that occur; tables in use.
+    """
+    if LIBRARY is None:
+        return kernels_numpy_counts.level_bits(counts, octave)
+    bits, found = np.empty(1, np.float64), np.empty(2, np.int64)
+    brief("nw_level_bits", np.ascontiguousarray(counts, np.int64), len(counts), octave, bits, found)
+    return float(bits[0]), int(found[0]), int(found[1])
+
+
+def cheap_levels(tried: Counts, cost: NDArray[np.float64], price: NDArray[np.float64]) -> Counts:
+    """Choose levels one after the other: of those tried, the first with the least cost + price[|level - guess|].
+
+    The guess is the level below, plus how much the table before rises there.
+
+    Args:
+        tried: int64 [T, values, any].
+        cost: float64, of each.
+        price: float64, by distance.
+    """
+    if LIBRARY is None:
+        return kernels_numpy_counts.cheap_levels(tried, cost, price)
+    levels = np.zeros(tried.shape[:2], np.int64)
+    tried, cost = np.ascontiguousarray(tried, np.int64), np.ascontiguousarray(cost, np.float64)
+    by_size(tried.size)("nw_cheap_levels", tried, cost, np.ascontiguousarray(price, np.float64), *tried.shape, levels)
+    return levels

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels, kernels_decode
-from netweight.clibrary import LIBRARY, call
+from netweight.clibrary import LIBRARY, by_size
 from netweight.kernel_types import Bytes, Float32, Int16, Int32, Model, Segment
+
+BLOCK = 1 << 16  # weights that are summed at once; a multiple of eight
 
 
 def choose(
@@ -40,10 +42,48 @@ def choose(
     if first < 0 or end > min(x.size, k.size, fine.size) or not (k.flags.c_contiguous and fine.flags.c_contiguous):
         raise ValueError(f"runs up to {end} of {x.size} weights, {k.size} integers and {fine.size} fine indices")
     fields = (places, len(places), items, packed, rate, len(rate), bits, kernels_decode.WIDEST)
-    if call("nw_lattice", x, np.float32(inverse), *fields, k, fine, counts):
+    if by_size(8 * int(places[:, 1].sum()) << bits)("nw_lattice", x, np.float32(inverse), *fields, k, fine, counts):
         raise MemoryError(f"no memory for {1 << bits} states over {end - first} weights")
     del keep, thresholds
     return counts
+
+
+def fit(x: Float32, r: Int16 | Int32) -> tuple[np.float32, float]:
+    """Give the scale alpha = <x, r> / <r, r>, 0 where r is 0, and |x - alpha r|^2.
+
+    Args:
+        x: float32 [n].
+        r: int16 or int32 [n].
+
+    >>> fit(np.array([1.0, 2.0, 0.5], np.float32), np.array([1, 2, 0], np.int16))
+    (np.float32(1.0), 0.25)
+    """
+    if LIBRARY is None:
+        return _fit(x, r)
+    out = np.empty(2, np.float64)
+    by_size(x.size)("nw_fit", np.ascontiguousarray(x, np.float32), np.ascontiguousarray(r), r.itemsize, x.size, out)
+    return np.float32(out[0]), float(out[1])
+
+
+def _fit(x: Float32, r: Int16 | Int32) -> tuple[np.float32, float]:
+    """Sum block by block, eight lanes apart, which are then added in turn: as C does."""
+    sums = np.zeros((3, 8))
+    for at in range(0, x.size, BLOCK):
+        v, y = r[at : at + BLOCK].astype(np.float64), x[at : at + BLOCK].astype(np.float64)
+        sums[0], sums[1] = _added(sums[0], v * y), _added(sums[1], v * v)
+    cross, square = (np.add.accumulate(s)[-1] for s in sums[:2])
+    alpha = np.float32(cross / square) if square > 0 else np.float32(0.0)
+    for at in range(0, x.size, BLOCK):
+        e = x[at : at + BLOCK].astype(np.float64) - np.float64(alpha) * r[at : at + BLOCK].astype(np.float64)
+        sums[2] = _added(sums[2], e * e)
+    return alpha, float(np.add.accumulate(sums[2])[-1])
+
+
+def _added(sums: NDArray[np.float64], terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add terms, one row of eight after the other."""
+    rows = np.concatenate([sums, terms, np.zeros(-terms.size % 8)]).reshape(-1, 8)
+    out: NDArray[np.float64] = np.add.accumulate(rows, axis=0)[-1]
+    return out
 
 
 def _in_parts(

@@ -77,6 +77,51 @@ def split(k: Int32, classes: Bytes, shift: int, counts: Counts) -> tuple[int, in
     return far.size, int(np.count_nonzero(far >= 1 << 14) + np.count_nonzero(far >= 1 << 21))
 
 
+def entropy(counts: Counts) -> float:
+    """Entropy of the symbols of each table, summed."""
+    held = counts > 0
+    whole = np.broadcast_to(log2(np.maximum(counts.sum(axis=1), 1.0))[:, None], counts.shape)[held]
+    return float(_sum(counts[held] * (whole - log2(counts[held].astype(np.float64))), 0))
+
+
+def level_bits(counts: Counts, octave: int) -> tuple[float, int, int]:
+    """Entropy of what is written of the tables' levels; values that occur, tables in use."""
+    occurs, used = counts.any(axis=1), np.flatnonzero(counts.any(axis=0))
+    if not used.size:
+        return 0.0, 0, 0
+    rows = counts[occurs, used[0] : used[-1] + 1]
+    share = np.maximum(rows, 1) * 4096.0 / rows.sum(axis=1, keepdims=True)
+    level = np.where(rows > 0, 1 + np.rint(octave * log2(share)).clip(0, 12 * octave), 0).astype(np.int64)
+    rise = np.diff(level, axis=1, prepend=0)
+    residuals = np.diff(rise, axis=0, prepend=0)
+    return entropy(np.bincount((residuals + 128 & 255).reshape(-1), minlength=256)[None]), used.size, len(rows)
+
+
+def cheap_levels(tried: Counts, cost: Float64, price: Float64) -> Counts:
+    """Choose levels one after the other."""
+    levels = np.zeros(tried.shape[:2], np.int64)
+    prices: list[float] = price.tolist()
+    rise = [0] * tried.shape[1]
+    for t in range(len(tried)):
+        levels[t] = _cheap_line(tried[t].tolist(), cost[t].tolist(), rise, prices)
+        rise = np.diff(levels[t], prepend=0).tolist()
+    return levels
+
+
+def _cheap_line(tried: list[list[int]], cost: list[list[float]], rise: list[int], prices: list[float]) -> list[int]:
+    level = 0
+    out = []
+    for candidates, bits, step in zip(tried, cost, rise, strict=True):
+        guess = level + step
+        least = np.inf
+        for c, b in zip(candidates, bits, strict=True):
+            price = b + prices[abs(c - guess)]
+            if price < least:
+                least, level = price, c
+        out.append(level)
+    return out
+
+
 def _sum(terms: Float64, axis: int) -> Any:
     """Add one after the other."""
     if not terms.shape[axis]:

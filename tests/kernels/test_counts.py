@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from netweight import kernels, kernels_counts, kernels_numpy_counts
+from netweight import kernels, kernels_counts, kernels_lattice, kernels_numpy_counts
+from netweight.entropy import field_tables
 
 pytestmark = pytest.mark.core
 SEEDS = st.integers(0, 2**32 - 1)
@@ -95,3 +96,60 @@ def test_the_c_library_is_what_was_compared() -> None:
     if kernels.backend() != "c":
         pytest.skip("the C library is not in use: NumPy was compared with the formulas only")
     assert kernels_counts.LIBRARY is not None
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, tables=st.integers(1, 8))
+def test_entropy(seed: int, tables: int) -> None:
+    counts, _ = drawn(seed, tables)
+    expected = sum(n * math.log2(sum(row) / n) for row in counts.tolist() for n in row if n)
+    for part in (counts, counts[:, :300:7]):
+        assert kernels_counts.entropy(part) == kernels_numpy_counts.entropy(part)
+    assert kernels_counts.entropy(counts) == pytest.approx(expected, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, tables=st.integers(1, 8), octave=st.sampled_from([4, 8]))
+def test_entropy_of_levels(seed: int, tables: int, octave: int) -> None:
+    """Against the levels that tables are written by."""
+    counts, _ = drawn(seed, tables)
+    found = kernels_counts.level_bits(counts, octave)
+    assert found == kernels_numpy_counts.level_bits(counts, octave)
+    occurs, used = counts.any(axis=1), np.flatnonzero(counts.any(axis=0))
+    assert found[1:] == (used.size, int(occurs.sum()))
+    if used.size:
+        levels = field_tables._ideal(counts[occurs, used[0] : used[-1] + 1], octave)
+        residuals = field_tables._wrapped(levels - field_tables._predictions(levels))
+        each = np.unique(residuals, return_counts=True)[1]
+        assert found[0] == pytest.approx(float(np.sum(each * np.log2(each.sum() / each))), rel=1e-9, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, n=st.integers(0, 700), wide=st.booleans(), largest=st.sampled_from([1, 9, 30_000]))
+def test_multiple_that_fits_best(seed: int, n: int, wide: bool, largest: int) -> None:
+    random = np.random.default_rng(seed)
+    r = random.integers(-largest, largest + 1, n).astype(np.int32 if wide else np.int16)
+    x = (0.3 * r + random.normal(size=n)).astype(np.float32)
+    alpha, left = kernels_lattice.fit(x, r)
+    assert (alpha, left) == kernels_lattice._fit(x, r)
+    y, v = x.astype(np.float64), r.astype(np.float64)
+    expected = np.float32(y @ v / (v @ v)) if v.any() else np.float32(0)
+    assert alpha == pytest.approx(expected, rel=1e-6)
+    assert left == pytest.approx(float(np.sum((y - np.float64(alpha) * v) ** 2)), rel=1e-9, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, tables=st.integers(1, 5), values=st.integers(1, 40), ties=st.booleans())
+def test_cheap_levels(seed: int, tables: int, values: int, ties: bool) -> None:
+    """No single level can be changed for a cheaper one, all before it being as they are."""
+    random = np.random.default_rng(seed)
+    tried = random.integers(0, 50, (tables, values, 5))
+    cost = np.rint(9 * random.random(tried.shape)) if ties else 9 * random.random(tried.shape)
+    price = 2 * np.log2(1 + 2 * np.arange(400))
+    levels = kernels_counts.cheap_levels(tried, cost, price)
+    np.testing.assert_array_equal(levels, kernels_numpy_counts.cheap_levels(tried, cost, price))
+    before = np.zeros((tables, values), np.int64)
+    before[:, 1:] += levels[:, :-1]
+    before[1:] += np.diff(levels, axis=1, prepend=0)[:-1]
+    prices = cost + price[np.abs(tried - before[:, :, None])]
+    np.testing.assert_array_equal(levels, np.take_along_axis(tried, prices.argmin(axis=2)[..., None], 2)[..., 0])

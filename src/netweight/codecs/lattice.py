@@ -28,7 +28,6 @@ from netweight.kernels_lattice import choose
 METRIC = 1024  # costs are integers in 2^-10 fine steps squared
 LESSON, LESSONS = 1 << 12, 4  # weights of a run on which tables are trained, and how many runs
 PRIOR_COUNT = 16.0
-BLOCK = 1 << 16
 MIRROR = (256 - np.arange(256)) % 256  # symbol of -v
 
 
@@ -142,22 +141,10 @@ def quantise(x: Float32, layout: Layout, levels: Levels, step: float, grid: Grid
         if lesson:
             known = prior(model.codebooks, model.levels)
             rate = learn(counts, known, symmetric(model), PRIOR_COUNT, METRIC * grid.kappa, rate)
-    out = np.flatnonzero((k < -127) | (k > 126))  # escaped: the contexts saw placeholders
-    fine[out] = 2 * k[out] - (fine[out] & 1) * np.sign(k[out]) if grid.bits else k[out]
+    if counts[:, list(ESCAPES)].any():
+        out = np.flatnonzero((k < -127) | (k > 126))  # escaped: the contexts saw placeholders
+        fine[out] = 2 * k[out] - (fine[out] & 1) * np.sign(k[out]) if grid.bits else k[out]
     return Quantised(k, fine, counts)
-
-
-def refit(x: Float32, fine: NDArray[np.signedinteger]) -> np.float32:
-    """Give the scale alpha = <x, r> / <r, r> that makes alpha r orthogonal to x - alpha r; 0 where r is 0.
-
-    Summed in blocks in a fixed order: the same on any number of threads.
-    """
-    cross = square = 0.0
-    for at in range(0, x.size, BLOCK):
-        r = fine[at : at + BLOCK].astype(np.float64)
-        cross += float(np.sum(r * x[at : at + BLOCK]))
-        square += float(np.sum(r * r))
-    return np.float32(cross / square) if square else np.float32(0.0)
 
 
 def code_bits(counts: NDArray[np.int64], model: Model) -> tuple[float, int]:

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.codecs.base import Point, index_of, step_of
-from netweight.codecs.lattice import Grid, code_bits, quantise, refit
+from netweight.codecs.lattice import Grid, code_bits, quantise
 from netweight.codecs.scales import Scales, scales
 from netweight.entropy.layout import UNIT_CLASS, Layout
 from netweight.entropy.stream import IntStream, model_of
+from netweight.entropy.tables import CENTRE
 from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import LANES, Float32, Int16, Int32
+from netweight.kernels_lattice import fit
 
 SAMPLE = 1 << 15
 SPREAD = 256  # rows, if there are as many
@@ -56,12 +58,17 @@ def probe(
             continue
         found = quantise(x, part, of_part.levels(step), step, grid, 17)
         entropy, numbers = code_bits(found.counts, model)
-        error = x - found.fine * refit(x, found.fine)
         payload_bits = CODED * entropy * grown
         bits = payload_bits + overhead_bits(layout, whole, numbers, payload_bits)
-        alive = bool(np.count_nonzero(found.fine) > ALIVE * x.size)
-        points.append(Point(bits, stat.loss(x, error) * grown, codec, q, smooth=alive))
+        alive = x.size - int(found.counts[:, CENTRE].sum()) > ALIVE * x.size
+        points.append(Point(bits, loss_of(x, found.fine, stat) * grown, codec, q, smooth=alive))
     return points
+
+
+def loss_of(x: Float32, r: Int16 | Int32, stat: Stat) -> float:
+    """Loss of x at the multiple of r that fits it best."""
+    alpha, square = fit(x, r)
+    return 0.5 * stat.weight * square if stat.is_flat else stat.loss(x, x - r * alpha)
 
 
 def overhead_bits(layout: Layout, whole: Scales, numbers: int, payload_bits: float) -> float:

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.codecs.base import Codec, Parts, Point, checked_step
-from netweight.codecs.lattice import Grid, quantise, refit, run_of
+from netweight.codecs.lattice import Grid, quantise, run_of
 from netweight.codecs.probe import LARGEST, probe, stream_of
 from netweight.codecs.scales import scales
 from netweight.entropy.layout import Layout
 from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import Float32
+from netweight.kernels_lattice import fit
 
 # 256 states: 64 lose 0.015 bit a weight more, 8 lose 0.045; the decoder costs the same for all.
 BITS = 8
@@ -61,7 +62,7 @@ class Trellis(Codec):
         run = run_of(levels)
         x = layout.scan(w)
         found = quantise(x, layout, levels, step, self.grid, run)
-        alpha = refit(x, found.fine)
+        alpha, _ = fit(x, found.fine)
         stream = stream_of(found.k, layout, whole, step, run)
         return Parts({"k": stream}, {"scale": np.array([alpha], np.float32)}, {}, self.grid.bits)
 

@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight import kernels
 from netweight.codecs.base import STEPS_PER_OCTAVE, Codec, Parts, Point, checked_step, step_of
-from netweight.codecs.lattice import Grid, code_bits, quantise, refit, run_of
-from netweight.codecs.probe import LARGEST, SAMPLE, probe, stream_of
+from netweight.codecs.lattice import Grid, code_bits, quantise, run_of
+from netweight.codecs.probe import LARGEST, SAMPLE, loss_of, probe, stream_of
 from netweight.codecs.scales import Scales, scales
 from netweight.codecs.trellis import rebuild
 from netweight.entropy.layout import CLASSES, UNIT_CLASS, Layout
@@ -23,6 +24,7 @@ from netweight.entropy.stream import SHORTEST_RUN, model_of
 from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import Bytes, Float32, Int16, Int32
 from netweight.kernels_counts import split
+from netweight.kernels_lattice import fit
 
 KAPPA = 0.13  # price of a bit in steps squared; high-rate theory says 2 ln 2 / 12 = 0.116
 # Class above which rounding is plain and low bits may be split off: searching wins nothing there, and with low bits the
@@ -89,7 +91,7 @@ class Uniform(Codec):
             run = run_of(levels)
             k = quantise(x, layout, levels, step, self.grid, run).k
         stream = stream_of(k, layout, whole, step, run, shift)
-        return Parts({"k": stream}, {"scale": np.array([refit(x, k)], np.float32)})
+        return Parts({"k": stream}, {"scale": np.array([fit(x, k)[0]], np.float32)})
 
     def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:
         """Multiply the integers by the scale."""
@@ -105,7 +107,7 @@ def _low_bits(k: Int32, classes: Callable[[int], Bytes]) -> tuple[int, float]:
     """
     best, least_bits = 0, np.inf
     # Fewer low bits than leave half of the integers above 32 would only make escapes.
-    first = max(0, int(np.median(np.abs(k))).bit_length() - 6)
+    first = max(0, int(np.partition(np.abs(k), k.size // 2)[k.size // 2]).bit_length() - 6)
     for shift in range(first, LARGEST_SHIFT + 1):
         counts, beyond, longer = split(k, classes(shift), shift, CLASSES)
         bits = code_bits(counts, _MODEL)[0] + 8 * longer + shift * k.size  # which has counted two bytes of each escape
@@ -129,8 +131,7 @@ def _deviations(layout: Layout, whole: Scales, every: int) -> Int16:
 
 
 def _clamped(deviations: Int16, base: int) -> Bytes:
-    classes: Bytes = np.clip(deviations + np.int16(base), 0, CLASSES - 1).astype(np.uint8)
-    return classes
+    return kernels.classes(np.array([base], np.int16), deviations, 0, deviations.size, CLASSES - 1)
 
 
 def _high_rate(points: Sequence[Point], w: Float32, stat: Stat, whole: Scales) -> list[Point]:
@@ -157,7 +158,7 @@ def _high_rate(points: Sequence[Point], w: Float32, stat: Stat, whole: Scales) -
         if largest / step_of(knob) > LARGEST_INTEGER:
             break
         k, bits = rounded(knob)
-        loss = stat.loss(sample, sample - k * refit(sample, k)) * w.size / sample.size
+        loss = loss_of(sample, k, stat) * w.size / sample.size
         out.append(Point(last.bits + bits - before, loss, last.codec, knob, smooth=True))
         if not loss:
             break

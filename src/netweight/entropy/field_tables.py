@@ -11,6 +11,7 @@ from netweight.entropy.normalise import TOTAL, normalise
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small
 from netweight.entropy.tables import EIGHTHS, TOP_OCTAVES
 from netweight.kernels import Tables
+from netweight.kernels_counts import cheap_levels, level_bits
 
 MOST_LISTED = 32  # values that a table may list one by one
 LEAST_RUN = 9  # values from which on a run may be shorter
@@ -18,27 +19,16 @@ SPREAD = 2  # levels tried around the ideal one
 SMOOTHED = 0.6  # part of the levels' bits that may be left when they have been fitted
 
 # Bits of a level that is so far from its prediction.
-_PRICES: list[float] = (2.0 * np.log2(1 + 2 * np.arange(4 * (2 + TOP_OCTAVES * 8)))).tolist()
+_PRICES = 2.0 * np.log2(1 + 2 * np.arange(4 * (2 + TOP_OCTAVES * 8)))
 
 Counts = NDArray[np.int64]
 
 
-def ideal_bits(counts: Counts) -> float:
-    """Empirical entropy of each class' values, summed: what no table can beat."""
-    n = counts.sum(axis=1, keepdims=True)
-    logs = np.log2(np.maximum(n, 1)) - np.log2(np.maximum(counts, 1))
-    return float(np.sum(counts * logs))
-
-
 def least_bits(counts: Counts, fine: bool) -> float:
     """About the least that the tables of these counts cost; cheap, and only good to see that they cannot win."""
-    occurs = counts.sum(axis=1) > 0
-    used = np.flatnonzero(counts.sum(axis=0))
-    levels = _ideal(counts[occurs, used[0] : used[-1] + 1], 8 if fine else 4)
-    _, residuals = np.unique(_wrapped(levels - _predictions(levels)), return_counts=True)
-    run = SMOOTHED * ideal_bits(residuals[None])
-    listed = 8.0 * used.size * (1 + len(levels))
-    return run if used.size > MOST_LISTED else min(run, listed)
+    bits, values, tables = level_bits(counts, 8 if fine else 4)
+    run, listed = SMOOTHED * bits, 8.0 * values * (1 + tables)
+    return run if values > MOST_LISTED else min(run, listed)
 
 
 def describe(counts: Counts, fine: bool) -> tuple[bytes, Tables]:
@@ -122,26 +112,7 @@ def _fit(counts: Counts, octave: int) -> Counts:
     holes = counts == 0
     tried[holes, 0] = 0
     cost[holes, 0] = 0.0
-    levels = np.zeros(counts.shape, np.int64)
-    rise = [0] * counts.shape[1]
-    for t in range(len(counts)):
-        levels[t] = _fit_one(tried[t].tolist(), cost[t].tolist(), rise)
-        rise = np.diff(levels[t], prepend=0).tolist()
-    return levels
-
-
-def _fit_one(tried: list[list[int]], cost: list[list[float]], rise: list[int]) -> list[int]:
-    level = 0
-    out = []
-    for candidates, bits, step in zip(tried, cost, rise, strict=True):
-        guess = level + step
-        least = np.inf
-        for c, b in zip(candidates, bits, strict=True):
-            price = b + _PRICES[abs(c - guess)]
-            if price < least:
-                least, level = price, c
-        out.append(level)
-    return out
+    return cheap_levels(tried, cost, _PRICES)
 
 
 def _build(levels: Counts, occurs: NDArray[np.bool_], values: Counts, fine: bool) -> Tables:

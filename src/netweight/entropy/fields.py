@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight import kernels
-from netweight.entropy.field_tables import describe, ideal_bits, least_bits, read
+from netweight.entropy.field_tables import describe, least_bits, read
 from netweight.entropy.small import Reader, damaged, lanes_of
 from netweight.kernels import Bytes, Model, Segment, Tables
+from netweight.kernels_counts import entropy
 
 CONSTANT, PACKED, CODED, CLASSED = range(4)
 FINE = 4  # flag beside the kind: levels in eighths of an octave
@@ -57,7 +58,7 @@ def fit_field(counts: Counts, width: int) -> tuple[bytes, Field, float]:
     best = bytes([PACKED]), Field(width, PACKED), 8.0 + width * total
     for kind, each in ((CODED, whole), (CLASSED, counts)):
         fine = total >= FINE_FROM
-        if (kind == CLASSED and len(counts) == 1) or ideal_bits(each) + least_bits(each, fine) >= best[2]:
+        if (kind == CLASSED and len(counts) == 1) or entropy(each) + least_bits(each, fine) >= best[2]:
             continue
         description, tables = describe(each, fine)
         bits = 8.0 * len(description) + _table_bits(each, tables) + 8

@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.entropy.field_tables import ideal_bits
 from netweight.entropy.fields import PACKED, Field, fit_field, read_field
 from netweight.entropy.planes_float import (
     TABLES,
@@ -38,6 +37,7 @@ from netweight.entropy.planes_slots import LARGEST_SPECIALS, SLOTS, choose_slots
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, varint
 from netweight.entropy.stream import Piece
 from netweight.kernels import Bytes, histogram
+from netweight.kernels_counts import entropy
 
 SAMPLED = 1 << 17  # words of a section up to which every plane is counted in full
 EACH = 1 << 12  # words that a longer section's chunks give to the sample
@@ -194,7 +194,7 @@ def _promising(counts: Counts, width: int) -> bool:
     """
     large = counts[counts.sum(axis=1) >= ENOUGH << width]
     for part in (counts.sum(axis=0, keepdims=True), large):
-        bits = ideal_bits(part) + 0.72 * int(np.count_nonzero(part))
+        bits = entropy(part) + 0.72 * int(np.count_nonzero(part))
         if bits < width * int(part.sum()) - (1 - CLEARLY) * width * int(counts.sum()):
             return True
     return not counts.any()

@@ -15,11 +15,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from netweight.entropy.field_tables import ideal_bits
 from netweight.entropy.fields import Field, decode_field, encode_field, fit_field, read_field
 from netweight.entropy.small import Reader, damaged, decode_small, encode_small, varint
 from netweight.entropy.stream import Piece
 from netweight.kernels import Bytes, histogram
+from netweight.kernels_counts import entropy
 
 ASIS, ZIGZAG, DELTA = range(3)
 PALETTE, INDEX_DELTA = 1, 2
@@ -96,9 +96,9 @@ def choose_filter(x: Words) -> int:
 def _sample_bits(x: Words) -> float:
     distinct, counts = np.unique(x, return_counts=True)
     if distinct.size <= LARGEST_PALETTE:
-        return ideal_bits(counts[None]) + distinct.size * (8 + x.itemsize)
+        return entropy(counts[None]) + distinct.size * (8 + x.itemsize)
     planes = x.view(np.uint8).reshape(-1, x.itemsize)
-    return sum(ideal_bits(np.bincount(planes[:, j], minlength=256)[None]) for j in range(x.itemsize))
+    return sum(entropy(np.bincount(planes[:, j], minlength=256)[None]) for j in range(x.itemsize))
 
 
 def encode_words(
