@@ -200,7 +200,7 @@ Networks for CIFAR-10 are calibrated on training images, the only ones there are
 of these, and predict too little on them: a quarter to a half at 1.6 to 2.7 bits of ResNet-20, with shifts and mirrors
 as in training. So the share of calibration images on which a shift or mirror changes the network's answer is its
 published test error, which uses no labels and has nothing to adjust. The rule and the colour of its border were chosen
-after that first look at ResNet-20's test images; ResNet-32 was measured once, with the final rule.
+after that first look at ResNet-20's test images; ResNet-32 was measured with the final rule alone.
 
 MobileNetV2 is measured by the moments of whole gradients on 192 photographs, without secant rounds; its nats are those
 of 64 others, on which it was also found that curves counted twice that few samples say little of wide layers. GPTQ has
