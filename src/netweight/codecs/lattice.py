@@ -92,9 +92,9 @@ def price(counts: NDArray[np.float64], kappa: float) -> Int32:
 
 
 def run_of(levels: Levels) -> int:
-    """Log2 of a chunk's symbols: the smallest of 2^18 .. 2^20 that is likely to fill 50 kB."""
+    """Log2 of a chunk's symbols: the smallest of 2^18 .. 2^20 that is likely to fill 75 kB."""
     bits = (levels.base - UNIT_CLASS) / 4 + 1
-    return 18 if bits >= 1.6 else 19 if bits >= 0.8 else 20
+    return 18 if bits >= 2.4 else 19 if bits >= 1.2 else 20
 
 
 def runs_of(layout: Layout, run: int) -> list[tuple[int, int]]:
