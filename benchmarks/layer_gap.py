@@ -30,7 +30,7 @@ from netweight.codecs.feedback import Feedback, FeedbackScalar
 from netweight.codecs.lattice import Grid
 from netweight.codecs.matrix import Array, Matrix, matrix_of
 from netweight.codecs.ridge import FLOOR, Spectrum
-from netweight.codecs.successive import Problem, first_rates, learnt_rates, quantise, scanned
+from netweight.codecs.successive import Problem, first_rates, learnt_rates, quantise
 from netweight.codecs.whitened import RUN, gain, theta_of
 from netweight.entropy.layout import UNIT_CLASS, Levels
 from netweight.entropy.stream import IntStream, encode_section
@@ -234,11 +234,13 @@ def _rival(feedback: str, grid: Grid, layer: Layer, bits: float) -> Coded:
         np.ascontiguousarray(a, np.float32) for a in ((source / step).T, m[None], rho[None], np.ones(len(source)))
     ]
     problem = Problem(arrays[0], arrays[1], arrays[2], arrays[3], matrix.layout, Levels(base), RUN)
-    first = quantise(problem, grid, first_rates(grid, matrix.layout))
-    found = quantise(problem, grid, learnt_rates(first.counts, grid, matrix.layout)) if grid.kappa else first
+    tried = replace(problem, x=problem.x.copy())
+    found = quantise(tried, grid, first_rates(grid, matrix.layout))
+    if grid.kappa:
+        found = quantise(problem, grid, learnt_rates(found.counts(tried), grid, matrix.layout))
     v = found.r.T[None] * step
     error = ordered.w - gain(ordered, v) * v
-    stream = IntStream(scanned(found.k[back], matrix.layout), matrix.layout, Levels(base), 0, RUN)
+    stream = IntStream(replace(found, r=found.r[back]).integers(matrix.layout), matrix.layout, Levels(base), 0, RUN)
     return 8 * _file_bytes(stream, layer.w) / layer.w.size, float(np.sum((error @ ordered.a) * error)) / len(layer.w)
 
 

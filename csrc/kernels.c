@@ -81,7 +81,7 @@ static int has_wide(void) {
 }
 #endif
 
-API int64_t nw_abi(void) { return 11; }
+API int64_t nw_abi(void) { return 12; }
 API int64_t nw_simd(void) { return has_avx2(); }
 
 /* ---- contexts: what is known of symbol i before it is decoded ------------------------------------------------------- */
@@ -437,6 +437,8 @@ static int path(const column *c, int64_t o, int64_t m, int state, const successi
 
 #include "listed.h"
 
+enum { TILE = 64 }; /* rows whose errors in all columns so far stay in a cache */
+
 /* x[o] -= sum_j m[j stride] r[j][o], j = 0 .. count in this order, each product and each difference rounded. */
 static ALWAYS void feed(float *x, const float *m, int64_t stride, const float *r, int64_t height, int64_t count, int64_t rows) {
     int64_t o = 0;
@@ -462,36 +464,44 @@ AVX2 static void feed_avx2(float *x, const float *m, int64_t stride, const float
 }
 #endif
 
-static void feed_back(float *x, const float *m, const successive *q, int64_t to, int64_t from, int64_t count, const float *r) {
-    const int64_t height = q->rows / q->groups, n = q->columns;
-    for (int64_t g = 0; g < q->groups; g++) {
-        const float *row = m + (g * n + from) * n + to;
-        float *y = x + to * q->rows + g * height;
+/* y[to][o] -= sum_j m[j][to] x[j][o], j = from .. from + count, for columns to = first .. first + width, where y is of `first`. */
+static void feed_back(float *y, const float *m, const successive *q, int64_t first, int64_t width, const float *x, int64_t from, int64_t count) {
+    const int64_t height = q->rows / q->groups, n = q->columns, tile = count > 1 ? TILE : height;
+    for (int64_t g = 0; g < q->groups && count; g++)
+        for (int64_t o = 0; o < height; o += tile)
+            for (int64_t to = 0; to < width; to++) {
+                const float *row = m + (g * n + from) * n + first + to, *r = x + from * q->rows + g * height + o;
+                float *sum = y + to * q->rows + g * height + o;
+                const int64_t some = height - o < tile ? height - o : tile;
 #ifdef X86
-        if (has_avx2()) feed_avx2(y, row, n, r + g * height, q->rows, count, height);
-        else
+                if (has_avx2()) feed_avx2(sum, row, n, r, q->rows, count, some);
+                else
 #endif
-        feed(y, row, n, r + g * height, q->rows, count, height);
-    }
+                feed(sum, row, n, r, q->rows, count, some);
+            }
 }
 
-/* Columns from .. to of one plane: choose integers column by column, and take what they leave off the columns that follow. x[columns][rows] are
- * targets in fine steps of their own column, start[columns][rows] the same without feedback, down[rows][rows] what an error of one fine
- * step of a row adds to the target of each row below it in its column (NULL: nothing), m[groups][columns][columns] what an error of one
- * fine step of a column takes off each later one, rho[groups][columns] times tilt[rows], at most a half, the share of the rate that the ridge has paid, index and flip[to - from][rows]
- * the contexts, rate[T][Z][256], state[32] that of each lane's trellis; k and r[to - from][rows] are the result. Returns 0, or -1 when memory
- * is short. */
-API int64_t nw_feedback(float *x, const float *start, const float *m, const float *down, const float *rho, const float *tilt, const successive *q, int64_t from, int64_t to,
-                        const uint16_t *index, const uint8_t *flip, const int32_t *rate, uint8_t *state, int16_t *k, float *r) {
+/* Columns from .. to of one plane: choose integers column by column. x[columns][rows] are targets in fine steps of their own column, without
+ * any feedback, and of columns before `from` what they have left, r - x, which these too become; fed[to - from][rows] are their targets with the
+ * feedback of all before (NULL: it is made of x), down[rows][rows] what an error of one fine step of a row adds to the target of each row below
+ * it in its column (NULL: nothing), m[groups][columns][columns] what an error of one fine step of a column takes off each later one,
+ * rho[groups][columns] times tilt[rows], at most a half, the share of the rate that the ridge has paid, index and flip[to - from][rows] the
+ * contexts, rate[T][Z][256], state[32] that of each lane's trellis; fine[to - from][rows] is the result. Returns 0, or -1 when memory is short. */
+API int64_t nw_feedback(float *x, const float *fed, const float *m, const float *down, const float *rho, const float *tilt, const successive *q, int64_t from, int64_t to,
+                        const uint16_t *index, const uint8_t *flip, const int32_t *rate, uint8_t *state, int16_t *fine) {
     const int64_t rows = q->rows, height = rows / q->groups, plane = from / q->per_plane, first = plane * q->span;
     const size_t longest = (size_t)(rows < LONGEST_PATH ? rows : LONGEST_PATH), listed = down ? longest * (size_t)q->survivors : 1;
+    const size_t block = (size_t)(to - from) * (size_t)rows;
     space w = {malloc(longest * sizeof *w.cost), malloc(longest * sizeof *w.value), malloc(listed * sizeof *w.kept),
                malloc(longest << q->bits >> (q->bits ? 3 : 0)), malloc(listed), malloc(STRIP * sizeof *w.base)};
-    float *error = malloc((size_t)(to - from) * (size_t)rows * sizeof *error), *work = malloc((size_t)rows * 2 * sizeof *work);
-    const int64_t fault = !w.cost || !w.value || !w.kept || !w.choice || !w.parent || !w.base || !error || !work ? -1 : 0;
+    float *targets = malloc(block * sizeof *targets), *work = malloc((size_t)rows * 3 * sizeof *work);
+    int16_t *integers = malloc((size_t)rows * sizeof *integers);
+    const int64_t fault = !w.cost || !w.value || !w.kept || !w.choice || !w.parent || !w.base || !targets || !work || !integers ? -1 : 0;
+    if (!fault) memcpy(targets, fed ? fed : x + from * rows, block * sizeof *targets);
+    if (!fault && !fed) feed_back(targets, m, q, from, to - from, x, 0, from);
     for (int64_t j = from; j < to && !fault; j++) {
-        float *off = error + (j - from) * rows;
-        column c = {x + j * rows, down, work, r + (j - from) * rows, work + rows, index + (j - from) * rows, flip + (j - from) * rows, rate, k + (j - from) * rows};
+        float *left = x + j * rows;
+        column c = {targets + (j - from) * rows, down, work, work + rows, work + 2 * rows, index + (j - from) * rows, flip + (j - from) * rows, rate, integers};
         for (int64_t o = 0; o < rows; o++) {
             const float paid = rho[o / height * q->columns + j] * tilt[o];
             c.share[o] = paid < MOST_PAID ? paid : MOST_PAID;
@@ -513,11 +523,10 @@ API int64_t nw_feedback(float *x, const float *start, const float *m, const floa
             state[lane] = (uint8_t)(down ? listed_path(&c, o, size, before, q, &w) : path(&c, o, size, before, q, &w));
             o += size;
         }
-        for (int64_t o = 0; o < rows; o++) off[o] = c.r[o] - start[j * rows + o];
-        for (int64_t later = j + 1; later < to; later++) feed_back(x, m, q, later, j, 1, off);
+        for (int64_t o = 0; o < rows; o++) left[o] = c.r[o] - left[o], fine[(j - from) * rows + o] = (int16_t)c.r[o];
+        feed_back(targets + (j + 1 - from) * rows, m, q, j + 1, to - j - 1, x, j, 1);
     }
-    for (int64_t later = to; later < q->columns && !fault; later++) feed_back(x, m, q, later, from, to - from, error);
-    free(w.cost); free(w.value); free(w.kept); free(w.choice); free(w.parent); free(w.base); free(error); free(work);
+    free(w.cost); free(w.value); free(w.kept); free(w.choice); free(w.parent); free(w.base); free(targets); free(work); free(integers);
     return fault;
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-ABI = 11
+ABI = 12
 BRIEF = 1 << 15  # weights that a simple loop is through in some twenty microseconds
 
 # Arrays, integers (64 bits), floats (32 bits), structures or None (a null pointer).

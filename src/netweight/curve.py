@@ -2,11 +2,10 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,10 +16,11 @@ from netweight.codecs.exact import Exact
 from netweight.codecs.machine import machine_of
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
-from netweight.importance.given import stats_of
+from netweight.importance.given import held_bytes, spent, stats_of
 from netweight.importance.prior import OCTAVES, spans
-from netweight.importance.stat import PLAIN, Stat
+from netweight.importance.stat import Stat
 from netweight.kernel_types import Float32
+from netweight.room import need_of_sweep, run
 
 # Log2 of the slopes there are: weights of 1e-30 and 1e18 have losses of 1e-70 and 1e46 a bit.
 STEEPEST, FLATTEST = 200.0, -300.0
@@ -119,22 +119,14 @@ def sweep(
     # larger than the matrix, and only the task that needs it reads it.
     stats, ids = stats_of(checkpoint, importance), None if codecs is None else tuple(codecs)
     task = partial(_curve, checkpoint, stats, ids, device=device)
-    order = sorted(names, key=lambda name: -checkpoint.infos[name].size)
+    needs = {name: need_of_sweep(checkpoint.infos[name].size, held_bytes(stats, name)) for name in names}
+    order = sorted(names, key=lambda name: -needs[name].cost)
     found: dict[str, Curve] = {}
-    for done, curve in enumerate(run(executor, task, order)):
+    for done, curve in enumerate(run(executor, task, order, [needs[name] for name in order])):
         found[curve.name] = curve
         if progress:
             progress("sweep", done + 1, len(names))
     return {name: found[name] for name in names}
-
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
-
-
-def run(executor: Executor | None, task: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
-    """Map over the items by the executor, or here."""
-    yield from map(task, items) if executor is None else executor.map(task, items)
 
 
 def _lossy(points: Sequence[Point], rounding: float) -> list[Point]:
@@ -193,7 +185,7 @@ def _curve(
     name: str,
     device: str | None = None,
 ) -> Curve:
-    info, stat = checkpoint.infos[name], stats.get(name, PLAIN)
+    info, stat = checkpoint.infos[name], spent(stats, name)
     lossy, exact = choose(codecs)
     raw = checkpoint.read(name)
     points: list[Point] = []
@@ -202,20 +194,24 @@ def _curve(
         w = to_float32(raw, info.dtype).reshape(info.shape)
         if takes(w):
             stat, vector = _judged(stat, w), w.ndim == 1 and w.size <= SHORT
-            ends = None if stat.inputs is None else (stat.loss(w, w), stat.flat().loss(w, w))
+            flat, given = stat.flat(), [stat]
+            ends = None if stat.inputs is None else (stat.loss(w, w), flat.loss(w, w))
             for codec in sorted(lossy, key=lambda codec: (not codec.progressive, bool(codec.rival))):
                 if (codec.progressive or not refines) and all(p.codec != codec.instead_of for p in points):
                     beside = large and any(point.codec == codec.rival for point in points)
                     on = codec.on(device)
                     ask = on.sweep_high if beside else on.sweep
-                    found = ask(w, stat if codec.structured or vector else stat.flat())
                     if codec.structured:
-                        points += _on_new_inputs(found, stat.optimism)
+                        own = given.pop() if given else _judged(spent(stats, name), w)
+                        given += [] if own.spent else [own]
+                        points += _on_new_inputs(ask(w, own), own.optimism)
                     else:
+                        found = ask(w, stat if vector else flat)
                         points += found if ends is None else _along(found, *ends)
                     refines = codec.progressive and bool(points)
-            points = _lossy(points, 0.0 if info.dtype != "F64" else stat.flat().loss(w, raw.reshape(info.shape) - w))
+            points = _lossy(points, 0.0 if info.dtype != "F64" else flat.loss(w, raw.reshape(info.shape) - w))
     if (exact and not refines) or not points:
         points += Exact().sweep(raw, info.dtype)
+    checkpoint.forget()
     chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]
     return Curve(name, info.size, tuple(itertools.chain.from_iterable(chains)))

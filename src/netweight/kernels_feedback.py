@@ -40,17 +40,17 @@ class Successive:
 
 
 def feedback(
-    x: Float32, start: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive,
-    columns: range, contexts: tuple[Uint16, Bytes], rate: Int32, state: Bytes,
-) -> tuple[Int16, Float32]:  # fmt: skip
-    """Quantise columns of one kernel position and take what they leave off those that follow.
+    x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive,
+    columns: range, contexts: tuple[Uint16, Bytes], rate: Int32, state: Bytes, fed: Float32 | None = None,
+) -> Int16:  # fmt: skip
+    """Quantise columns of one kernel position, given what those before them left.
 
-    A column's integers have the least sum of 2^10 ((x - r)^2 - rho (r^2 - x^2)) + rate, rho = min(1/2, paid); then x of
-    each later column j loses m[g, this, j] (r - start).
+    The target y of a column is its x, less m[g, i, this] (r - x of i) for each column i before it, in their order. Its
+    integers have the least sum of 2^10 ((y - r)^2 - rho (r^2 - y^2)) + rate, rho = min(1/2, paid).
 
     Args:
-        x: [n, O], targets in fine steps of their column; changed in place.
-        start: [n, O], the same before any feedback.
+        x: [n, O], targets in fine steps of their column, before any feedback; of columns that are done what they have
+            left, r - x: these are overwritten with it.
         m: [groups, n, n].
         down: [O, O]: what an error of one fine step of a row adds to the target of each row below it in its column.
         paid: [groups, n] and [O], whose product is the share of the rate that the ridge has paid.
@@ -59,14 +59,16 @@ def feedback(
         contexts: table / Z and whether the sign is coded flipped, both [columns, O].
         rate: int32 [T, Z, 256].
         state: uint8 [32], of each lane's trellis; changed in place.
+        fed: [columns, O], the targets of these columns where they are known already.
 
     Returns:
-        k and r, [columns, O].
+        Fine indices r, int16 [columns, O].
     """
     index, flip = (np.ascontiguousarray(a, t) for a, t in zip(contexts, (np.uint16, np.uint8), strict=True))
     if LIBRARY is None:
-        return kernels_numpy_feedback.feedback(x, start, m, down, paid, how, columns, (index, flip), rate, state)
-    k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
+        return kernels_numpy_feedback.feedback(x, m, down, paid, how, columns, (index, flip), rate, state, fed)
+    r = np.empty(index.shape, np.int16)
+    fed = None if fed is None else np.ascontiguousarray(fed, np.float32)
     fields = (
         how.rows,
         how.columns,
@@ -84,7 +86,7 @@ def feedback(
     if call(
         "nw_feedback",
         x,
-        start,
+        fed,
         m,
         down,
         *paid,
@@ -95,31 +97,27 @@ def feedback(
         flip,
         rate,
         state,
-        k,
         r,
     ):
         raise MemoryError(f"no memory for a trellis of {1 << how.bits} states over {how.rows} weights")
-    return k, r
+    return r
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A matrix on its way through `feedback`, whose arguments these are; x is changed in place."""
+    """A matrix on its way through `feedback`, whose arguments these are; x is overwritten."""
 
-    start: Float32
+    x: Float32
     m: Float32
     down: Float32 | None
     paid: tuple[Float32, Float32]
     how: Successive
     rate: Int32
-    x: Float32
     state: Bytes = field(default_factory=lambda: np.zeros(LANES, np.uint8))
 
-    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
-        """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
-        return feedback(
-            self.x, self.start, self.m, self.down, self.paid, self.how, columns, contexts, self.rate, self.state
-        )
+    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes], fed: Float32 | None = None) -> Int16:
+        """Choose the integers of columns of one kernel position, in order: fine indices [columns, O]."""
+        return feedback(self.x, self.m, self.down, self.paid, self.how, columns, contexts, self.rate, self.state, fed)
 
 
 def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: int, size: int, top: int) -> Bytes:

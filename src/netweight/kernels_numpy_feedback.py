@@ -40,26 +40,29 @@ def dealt_classes(row: Int16, column: Int16, columns: int, lanes: int, start: in
 
 
 def feedback(
-    x: Float32, start: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive,
-    columns: range, contexts: tuple[NDArray[np.uint16], Bytes], rate: Int32, state: Bytes,
-) -> tuple[Int16, Float32]:  # fmt: skip
-    """Quantise columns of one kernel position and take what they leave off those that follow."""
+    x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive,
+    columns: range, contexts: tuple[NDArray[np.uint16], Bytes], rate: Int32, state: Bytes, fed: Float32 | None = None,
+) -> Int16:  # fmt: skip
+    """Quantise columns of one kernel position, given what those before them left."""
     index, flip = contexts
-    k, r = np.empty(index.shape, np.int16), np.empty(index.shape, np.float32)
+    r = np.empty(index.shape, np.int16)
     height = how.rows // how.groups
+    targets = x[columns.start : columns.stop].copy() if fed is None else fed.copy()
+    groups = [(g, slice(g * height, (g + 1) * height)) for g in range(how.groups)]
+    for i in range(columns.start) if fed is None else ():
+        for g, rows in groups:
+            targets[:, rows] -= m[g, i, columns.start : columns.stop, None] * x[i, rows]
     for place, j in enumerate(columns):
         share = np.minimum(np.repeat(paid[0][:, j], height) * paid[1], MOST_PAID)
-        column = Column(x[j], share, flip[place] != 0, index[place], rate)
+        column = Column(targets[place], share, flip[place] != 0, index[place], rate)
         if how.span:
-            k[place], r[place] = _column(column, down, j, how, state)
+            r[place] = _column(column, down, j, how, state)
         else:
-            k[place] = column.nearest() if down is None else _nearest_down(column, down)
-            r[place] = k[place]
-        error = r[place] - start[j]
-        for g in range(how.groups):
-            rows = slice(g * height, (g + 1) * height)
-            x[j + 1 :, rows] -= m[g, j, j + 1 :, None] * error[rows]
-    return k, r
+            r[place] = column.nearest() if down is None else _nearest_down(column, down)
+        x[j] = r[place].astype(np.float32) - x[j]
+        for g, rows in groups:
+            targets[place + 1 :, rows] -= m[g, j, j + 1 : columns.stop, None] * x[j, rows]
+    return r
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,9 @@ def _branches(x: Float32, rho: Float32, sign: Int32, index: NDArray[np.uint16], 
     return cost, value
 
 
-def _column(column: Column, down: Float32 | None, j: int, how: Successive, state: Bytes) -> tuple[Int16, Float32]:
+def _column(column: Column, down: Float32 | None, j: int, how: Successive, state: Bytes) -> Int16:
     """Search a column in pieces: a lane ends, a piece of the tensor ends, or 4096 symbols are enough."""
-    k, r = np.empty(how.rows, np.int16), np.empty(how.rows, np.float32)
+    r = np.empty(how.rows, np.int16)
     plane = j // how.per_plane
     o, target = 0, column.x.copy()
     while o < how.rows:
@@ -156,14 +159,14 @@ def _column(column: Column, down: Float32 | None, j: int, how: Successive, state
         if down is None:
             cost, value = column.part(part).branches()
             branch, state[lane] = _path(cost, before, how)
-            k[part] = chosen = value[branch, np.arange(size)]
+            chosen = value[branch, np.arange(size)]
             r[part] = 2 * chosen - (branch >> 1) * np.sign(chosen)
         else:
-            k[part], r[part], state[lane] = _listed_path(column, target, down, part, before, how)
+            r[part], state[lane] = _listed_path(column, target, down, part, before, how)
             for i in range(o, o + size):
                 target[o + size :] += down[i, o + size :] * (column.x[i] - r[i])
         o += size
-    return k, r
+    return r
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,7 @@ class Paths:
 
 def _listed_path(
     column: Column, target: Float32, down: Float32, part: slice, state: int, how: Successive
-) -> tuple[Int16, Float32, int]:
+) -> tuple[Float32, int]:
     """The same search where a row's target depends on what the rows above leave: the cheapest paths are kept."""
     size = part.stop - part.start
     none = np.empty((1, 0))
@@ -212,7 +215,7 @@ def _listed_path(
         left = column.x[o] - paths.r[:, t]
         paths.target[:, t + 1 :] += down[o, o + 1 : part.stop] * left[:, None]
     best = paths.best()
-    return paths.k[best], paths.r[best], int(paths.state[best])
+    return paths.r[best], int(paths.state[best])
 
 
 def _ways_on(paths: Paths, cost: Int32, value: Int16, how: Successive) -> Paths:

@@ -74,11 +74,11 @@ class Device:
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
     ) -> OnDevice:
-        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x stays as it is."""
+        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`; x stays as it is."""
         groups, height = how.groups, how.rows // how.groups
         start = self._sent(x).view(how.columns, groups, height).transpose(0, 1).contiguous()
         tilt, tables = self._sent(paid[1]).view(groups, height), self._sent(rate).reshape(-1)
-        host = Columns(x, m, down, paid, how, rate, x)
+        host = Columns(x, m, down, paid, how, rate)
         return OnDevice(host, self.place, start.clone(), start, self._sent(m), self._sent(paid[0]), tilt, tables)
 
 
@@ -111,37 +111,35 @@ class OnDevice:
     tilt: Tensor
     rate: Tensor
 
-    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
-        """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
+    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> Int16:
+        """Choose the fine indices of columns of one kernel position, [columns, O]; later ones take what is left."""
         at, to = columns.start, columns.stop
         how = self.host.how
         if how.span or how.rows < MANY or self.host.down is not None:
-            k, r = self._searched(columns, contexts)
-            found = self._by_group(torch.from_numpy(r).to(self.place))
+            r = self._searched(columns, contexts)
+            found = self._by_group(torch.from_numpy(r).to(self.place)).float()
         else:
             found = self.rounded(columns, contexts)
-            r = found.transpose(0, 1).reshape(to - at, -1).cpu().numpy()
-            k = r.astype(np.int16)
+            r = found.transpose(0, 1).reshape(to - at, -1).cpu().numpy().astype(np.int16)
         error = found - self.start[:, at:to]
         self.x[:, to:].baddbmm_(self.m[:, at:to, to:].transpose(1, 2), error, alpha=-1)
-        return k, r
+        return r
 
     def _by_group(self, a: Tensor) -> Tensor:
         """[columns, O] to [groups, columns, rows of one]."""
         return a.view(len(a), self.x.shape[0], self.x.shape[2]).transpose(0, 1)
 
-    def _searched(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
+    def _searched(self, columns: range, contexts: tuple[Uint16, Bytes]) -> Int16:
         """Let the host choose: of the matrix as far as these columns, where of others nothing is read or written."""
         at, to = columns.start, columns.stop
         host, how = self.host, self.host.how
         x, m = np.zeros((to, how.rows), np.float32), np.zeros((how.groups, to, to), np.float32)
-        x[at:] = self.x[:, at:to].transpose(0, 1).reshape(to - at, -1).cpu().numpy()
+        x[at:] = host.x[at:to]
         m[:, at:, at:] = host.m[:, at:to, at:to]
-        part = replace(
-            host, x=x, start=host.start[:to], m=m, paid=(np.ascontiguousarray(host.paid[0][:, :to]), host.paid[1]),
-            how=replace(how, columns=to),
-        )  # fmt: skip
-        return part.quantise(columns, contexts)
+        paid = (np.ascontiguousarray(host.paid[0][:, :to]), host.paid[1])
+        part = replace(host, x=x, m=m, paid=paid, how=replace(how, columns=to))
+        fed = self.x[:, at:to].transpose(0, 1).reshape(to - at, -1).cpu().numpy()
+        return part.quantise(columns, contexts, fed)
 
     def rounded(self, columns: range, contexts: tuple[Uint16, Bytes]) -> Tensor:
         """Round column after column, float32 [groups, columns, rows of one]."""

@@ -5,17 +5,17 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from typing import Any
 
 from netweight import __version__
 from netweight.allocate import HEADER_BITS, Plan, allocate, positive, steepest, too_small, within_bits
 from netweight.archive import Archive, Group, Header
-from netweight.archive.encoding import Block, encode_job
+from netweight.archive.encoding import Block
 from netweight.archive.grouping import Job, group
+from netweight.archive.members import encoded
 from netweight.checkpoint import Checkpoint, open_checkpoint
 from netweight.codecs.machine import machine_of
-from netweight.curve import FLATTEST, Curve, Progress, Source, run, sweep
+from netweight.curve import FLATTEST, Curve, Progress, Source, sweep
 from netweight.errors import UsageError
 from netweight.importance.given import record_of, stats_of
 from netweight.importance.stat import Stat
@@ -206,8 +206,7 @@ class Coder:
             (job for job in jobs if job not in self.kept), key=lambda job: -sum(infos[name].size for name in job.names)
         )
         blocks = {job: self.kept[job] for job in jobs if job in self.kept}
-        task = partial(encode_job, self.checkpoint, self.stats, device=self.device)
-        for job, made in zip(new, run(self.executor, task, new), strict=True):
+        for job, made in encoded(self.executor, self.checkpoint, self.stats, new, self.device):
             blocks[job] = made
             if self.progress:
                 self.progress("encode", len(blocks), len(jobs))

@@ -30,8 +30,9 @@ from netweight.codecs.registry import EXACT
 from netweight.codecs.registry import codecs as codecs_by_id
 from netweight.curve import Curve, Progress, Source, sweep
 from netweight.errors import UsageError
-from netweight.importance.core import MODULUS, Importance
+from netweight.importance.core import Importance
 from netweight.importance.given import stats_of
+from netweight.importance.record import MODULUS
 from netweight.moments import Way, recoded
 from netweight.pipeline import Coder, fit, most_bytes
 from netweight.trial import Nats, Trial, mean

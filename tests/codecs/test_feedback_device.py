@@ -69,23 +69,35 @@ def test_on_the_same_targets_all_integers_are_the_same(
     taps, span = (TAPS[bits], per_plane * rows // 32) if bits else ((0, 0), 0)
     how = Successive(rows, n, groups, per_plane, span, 4 * rows, bits, *taps, max(1, survivors))
     down = np.triu(random.standard_normal((rows, rows)) * 0.2, 1).astype(np.float32) if survivors else None
-    given_x = x.copy()
-    here, there = (one.columns(x, m, down, paid, how, rate) for one in (HOST, machine_of(device)))
+    given_x, height = x.copy(), rows // groups
+    here, there = (
+        HOST.columns(x.copy(), m, down, paid, how, rate),
+        machine_of(device).columns(x, m, down, paid, how, rate),
+    )
+    expected = x.astype(np.float64)
     for plane in range(planes):
         for at in range(plane * per_plane, (plane + 1) * per_plane, 2):
             part = range(at, min(at + 2, (plane + 1) * per_plane))
             context = random.integers(0, 6, (len(part), rows)), random.integers(0, 2, (len(part), rows))
             context = context[0].astype(np.uint16), context[1].astype(np.uint8)
+            fed = targets_of(there)[part.start : part.stop].copy()
             with there_from(many):
-                both = here.quantise(part, context), there.quantise(part, context)
-            for ours, theirs in zip(*both, strict=True):
-                assert ours.dtype == theirs.dtype
-                assert ours.tobytes() == theirs.tobytes()  # a zero has no sign
-            targets = there.x.transpose(0, 1).reshape(n, rows).cpu().numpy()
-            assert np.allclose(targets[part.stop :], here.x[part.stop :], rtol=1e-5, atol=2e-5 * scale)
-            here.x[part.stop :] = targets[part.stop :]
+                ours, theirs = here.quantise(part, context, fed), there.quantise(part, context)
+            assert ours.dtype == theirs.dtype == np.int16
+            assert np.array_equal(ours, theirs)
+            for g in range(groups):
+                some = slice(g * height, (g + 1) * height)
+                left = theirs[:, some] - x[part.start : part.stop, some]
+                expected[part.stop :, some] -= m[g, part.start : part.stop, part.stop :].T.astype(np.float64) @ left
+            assert np.allclose(targets_of(there)[part.stop :], expected[part.stop :], rtol=1e-5, atol=2e-5 * scale)
+            assert np.array_equal(here.x[part.start : part.stop], theirs - x[part.start : part.stop])
     assert np.array_equal(here.state, there.host.state)
     assert np.array_equal(x, given_x)
+
+
+def targets_of(work) -> np.ndarray:
+    """Targets of all columns, [n, O]."""
+    return work.x.transpose(0, 1).reshape(work.host.how.columns, -1).cpu().numpy()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -95,9 +107,9 @@ def test_of_integers_that_cost_the_same_both_take_the_same(device):
     how, rate = Successive(rows, 1, 1, 1), np.zeros((1, 1, 256), np.int32)
     paid, m = (np.zeros((1, 1), np.float32), np.ones(rows, np.float32)), np.zeros((1, 1, 1), np.float32)
     context = np.zeros((1, rows), np.uint16), np.zeros((1, rows), np.uint8)
-    works = [one.columns(x, m, None, paid, how, rate) for one in (HOST, machine_of(device))]
+    works = [one.columns(x.copy(), m, None, paid, how, rate) for one in (HOST, machine_of(device))]
     with there_from(1):
-        found = [work.quantise(range(1), context)[0] for work in works]
+        found = [work.quantise(range(1), context) for work in works]
     assert found[0].tolist() == found[1].tolist()
     assert found[0][0, :6].tolist() == [1, -1, 2, -2, 0, 0]
 

@@ -22,7 +22,8 @@ from netweight.entropy.planes import decode_planes_chunk, decode_planes_head, en
 from netweight.entropy.small import varint
 from netweight.entropy.stream import IntStream, Piece, encode_section
 from netweight.errors import UsageError
-from netweight.importance.stat import PLAIN, Stat
+from netweight.importance.given import spent
+from netweight.importance.stat import Stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,39 @@ def encode_job(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job, devi
     """
     if job.codec == EXACT:
         return [_encode_exact(checkpoint, job)]
+    codec = codec_of(job)
+    parts = [encode_member(checkpoint, stats, job, place, device) for place in range(len(job.names))]
+    return blocks_of(job, codec, parts)
+
+
+def codec_of(job: Job) -> Codec:
+    """Give the codec of a section.
+
+    Raises:
+        UsageError: none is installed under its id.
+    """
     codec = codecs().get(job.codec)
     if codec is None:
         raise UsageError(f"There is no codec {job.codec!r}.", f"Known are: {', '.join([*codecs(), EXACT])}.")
-    parts, on = [], codec.on(device)
-    for name, knob in zip(job.names, job.knobs, strict=True):
-        w = _weights(checkpoint, name, codec)
-        try:
-            stat = stats.get(name, PLAIN)
-            parts.append(on.encode(w, stat if codec.structured else stat.flat(), knob))
-        except UsageError as error:  # codecs know no names
-            raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None
+    return codec
+
+
+def encode_member(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job, place: int, device: str | None) -> Parts:
+    """Make the integers of a tensor."""
+    codec, name = codec_of(job), job.names[place]
+    w = _weights(checkpoint, name, codec)
+    stat = spent(stats, name)
+    try:
+        parts = codec.on(device).encode(w, stat if codec.structured else stat.flat(), job.knobs[place])
+    except UsageError as error:  # codecs know no names
+        raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None
+    del w, stat
+    checkpoint.forget()
+    return parts
+
+
+def blocks_of(job: Job, codec: Codec, parts: Sequence[Parts]) -> list[Block]:
+    """Code the streams of a section."""
     blocks = []
     for place, stream in enumerate(codec.streams):
         members = [j for j, p in enumerate(parts) if stream in p.streams or not codec.progressive]

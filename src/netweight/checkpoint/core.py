@@ -137,6 +137,7 @@ class Checkpoint:
         for name, info in self.infos.items():
             digest.update(json.dumps([name, info.dtype, info.shape]).encode() + b"\n")
             digest.update(self.read(name).reshape(-1).view("u1").data)
+            self.forget()
         if self.ties:
             digest.update(json.dumps(sorted(self.ties.items())).encode())
         return digest.hexdigest()
@@ -165,6 +166,11 @@ class Checkpoint:
         other.__dict__.update(self.__dict__, path=None)  # only by `__reduce__` could it be copied
         other._home = {**self._home, **{name: (held, name) for name in held.infos}}
         return other
+
+    def forget(self) -> None:
+        """Give back the memory of what was read so far; what is still in use is read again when it is looked at."""
+        for part in self._parts:
+            part.tensors.forget()
 
     def close(self) -> None:
         """Let go of the files; arrays read before stay valid."""

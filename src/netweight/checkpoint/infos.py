@@ -71,5 +71,8 @@ class TensorSource(Protocol):
     def read(self, name: str) -> Array:
         """Storage of an owner, read-only."""
 
+    def forget(self) -> None:
+        """Give back the memory of what was read of a file; what is still in use is read again when it is looked at."""
+
     def close(self) -> None:
         """Let go of the file."""

@@ -68,6 +68,9 @@ class HeldTensors:
         view.flags.writeable = False
         return view
 
+    def forget(self) -> None:
+        """Do nothing: these tensors are nowhere else."""
+
     def close(self) -> None:
         """Let go of the tensors."""
         self._tensors = {}

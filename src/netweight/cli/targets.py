@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ __all__ = [
 
 ARCHIVE_NAME: Final = "model.nwt"
 _TARGETS: Final = ("size", "bits", "loss", "slope")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, as malloc.h numbers them
+_LARGE_BYTES: Final = 8 << 20
 
 
 def target(options: Namespace) -> dict[str, Any]:
@@ -149,6 +152,7 @@ def threads(workers: int | None) -> Iterator[Executor]:
 
     The work goes through a pool even for one worker: the main thread then only waits, and Ctrl-C reaches it at once.
     """
+    _give_back()
     pool = ThreadPoolExecutor(workers or _cores())
     try:
         yield pool
@@ -156,6 +160,20 @@ def threads(workers: int | None) -> Iterator[Executor]:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def _give_back() -> None:
+    """Have large arrays returned to the system when they are freed.
+
+    The C library of Linux keeps what a thread has freed for that thread alone, once it has seen large arrays come and
+    go; this holds the size from which it does not. Other libraries have no such switch.
+    """
+    try:
+        switch = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    switch(_MMAP_THRESHOLD, _LARGE_BYTES)
+    switch(_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
 def _cores() -> int:

@@ -14,6 +14,7 @@ Wang 1992 (entropy-coded trellis).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -26,11 +27,11 @@ from netweight.codecs.matrix import Matrix, matrix_of
 from netweight.codecs.preview import preview
 from netweight.codecs.ridge import Spectrum
 from netweight.codecs.steps import step_table
-from netweight.codecs.successive import FEW, Found, Problem, first_rates, learnt_rates, quantise, scanned, spread
+from netweight.codecs.successive import FEW, Found, Problem, first_rates, learnt_rates, quantise, spread
 from netweight.codecs.trellis import BITS
 from netweight.codecs.trellis import KAPPA as TRELLIS_KAPPA
 from netweight.codecs.uniform import KAPPA as SCALAR_KAPPA
-from netweight.codecs.whitened import FAR, RUN, gain, prepare, theta_of, weights_of
+from netweight.codecs.whitened import FAR, RUN, Weights, gain, prepare, theta_of, weights_of
 from netweight.entropy.layout import Layout, Levels
 from netweight.entropy.stream import IntStream
 from netweight.errors import UsageError
@@ -42,12 +43,13 @@ LESSON, TAUGHT = 64, 1 << 14  # rows that teach the tables, and weights, at leas
 
 def search(problem: Problem, grid: Grid, machine: Machine) -> Found:
     """Quantise some rows, or all of them in haste, to learn the tables, then all of them."""
-    lesson = problem
     if len(problem.m) == 1 and problem.down is None:
         rows = max(LESSON, TAUGHT // problem.layout.places)
         lesson = problem.of_rows(spread(problem.layout.rows, problem.layout.columns, rows))
+    else:
+        lesson = replace(problem, x=problem.x.copy())
     first = quantise(lesson, grid, first_rates(grid, problem.layout), FEW, machine)
-    return quantise(problem, grid, learnt_rates(first.counts, grid, problem.layout), machine=machine)
+    return quantise(problem, grid, learnt_rates(first.counts(lesson), grid, problem.layout), machine=machine)
 
 
 class Feedback(Codec):
@@ -104,10 +106,10 @@ class Feedback(Codec):
                 "Take a larger knob.",
             )
         found, levels = search(problem, self.grid, self.machine), problem.levels
-        v = weights_of(found, problem).reshape(matrix.w.shape)
-        scale, k = np.float32(gain(matrix, v)), found.k
-        del problem, found, v  # each as large as the tensor
-        stream = IntStream(scanned(k, matrix.layout), matrix.layout, levels, 0, RUN)
+        v = Weights(found, levels) if len(matrix.w) == 1 else weights_of(found, problem).reshape(matrix.w.shape)
+        del problem  # as large as the tensor
+        scale, k = np.float32(gain(matrix, v)), found.integers(matrix.layout)
+        stream = IntStream(k, matrix.layout, levels, 0, RUN)
         return Parts({"k": stream}, {"scale": np.array([scale], np.float32)}, {}, self.grid.bits)
 
     def decode(self, parts: Parts, fine: Mapping[str, NDArray[np.signedinteger]], shape: tuple[int, ...]) -> Float32:

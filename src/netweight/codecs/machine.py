@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 class Work(Protocol):
     """A matrix that is being quantised, block of columns by block of columns."""
 
-    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> tuple[Int16, Float32]:
-        """Choose the integers of columns of one kernel position, k and r [columns, O]; later ones take what is left."""
+    def quantise(self, columns: range, contexts: tuple[Uint16, Bytes]) -> Int16:
+        """Choose the integers of columns of one kernel position, in order: fine indices [columns, O]."""
 
 
 class Machine(Protocol):
@@ -34,7 +34,7 @@ class Machine(Protocol):
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
     ) -> Work:
-        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x stays as it is."""
+        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x is overwritten."""
 
 
 class Host:
@@ -56,8 +56,8 @@ class Host:
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32
     ) -> Work:
-        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x stays as it is."""
-        return Columns(x, m, down, paid, how, rate, x.copy())
+        """Begin to quantise a matrix; arguments as for `kernels_feedback.feedback`, of which x is overwritten."""
+        return Columns(x, m, down, paid, how, rate)
 
 
 HOST = Host()

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.checkpoint.pages import give_back
 from netweight.codecs.machine import HOST, Machine
 from netweight.entropy.layout import Layout
 from netweight.importance.stat import Stat
@@ -15,6 +17,17 @@ Array = NDArray[np.float64]
 
 AT_ONCE = 1 << 20  # weights in double precision: a matrix is worked on by blocks of rows
 LEAST = 2.0**-40  # of the mean g: what a row counts for at least, so that logarithms are finite
+
+
+class Rows(Protocol):
+    """A stack of matrices, [groups, rows, n], or what makes their rows when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(groups, rows, n)."""
+
+    def __getitem__(self, which: tuple[slice, slice], /) -> NDArray[np.floating]:
+        """Give some rows of all groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +50,19 @@ class Matrix:
     full: Array | None = None
     machine: Machine = HOST
 
-    def inner(self, v: NDArray[np.floating], *others: NDArray[np.floating]) -> list[float]:
+    def inner(self, v: Rows, *others: Rows) -> list[float]:
         """Give tr(G V A U^T) for each U of some others."""
-        if self.full is not None:
-            through = self.machine.product(self.full, self.machine.product(v.astype(np.float64), self.a))
-            return [float(np.sum(through * u)) for u in others]
         totals = [0.0] * len(others)
-        for part in blocks(v.shape):
-            through = self.machine.product(v[:, part].astype(np.float64), self.a)
-            if self.g is not None:
+        for part in blocks(v.shape) if self.full is None else (slice(None),):
+            some = v[:, part]
+            through = self.machine.product(some.astype(np.float64), self.a)
+            if self.full is not None:
+                through = self.machine.product(self.full, through)
+            elif self.g is not None:
                 through *= self.g[:, part, None]
-            totals = [total + float(np.sum(through * u[:, part])) for total, u in zip(totals, others, strict=True)]
+            for at, u in enumerate(others):
+                totals[at] += float(np.sum(through * (some if u is v else u[:, part])))
+            give_back(self.w[0, part])
         return totals
 
     def of_rows(self, rows: NDArray[np.intp]) -> "Matrix":
@@ -84,11 +99,13 @@ def matrix_of(w: Float32, stat: Stat, machine: Machine = HOST) -> Matrix | None:
     rows = w.reshape(w.shape[0], -1)
     if layout.positions > 1:
         rows, a = rows[:, order], a[:, order[:, None], order]
-    moments = a * factor
+    own = stat.spent or a is not stat.inputs
+    moments = np.multiply(a, factor, out=a if own else None)  # as large as anything here
+    del a
     traces = np.trace(moments, axis1=1, axis2=2)
     if not (np.isfinite(moments).all() and traces.min() > 0):
         return None
-    return Matrix(rows.reshape(a.shape[0], -1, order.size), moments, layout, g, full, machine)
+    return Matrix(rows.reshape(moments.shape[0], -1, order.size), moments, layout, g, full, machine)
 
 
 def column_order(layout: Layout) -> NDArray[np.intp]:

@@ -91,9 +91,11 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
     if largest_of(problem.x) >= FAR:
         return None
     rates = first_rates(grid, problem.layout)
-    for survivors in (FEW, SURVIVORS):
-        found = quantise(problem, grid, rates, survivors, matrix.machine)
-        rates = learnt_rates(found.counts, grid, problem.layout)
+    tried = replace(problem, x=problem.x.copy())
+    counts = quantise(tried, grid, rates, FEW, matrix.machine).counts(problem)
+    del tried
+    found = quantise(problem, grid, learnt_rates(counts, grid, problem.layout), SURVIVORS, matrix.machine)
+    counts = found.counts(problem)
     v = weights_of(found, problem).reshape(some.w.shape)
     error = some.w.astype(np.float64) - gain(some, v) * v
     loss = 0.5 * share * some.inner(error, error)[0]
@@ -104,11 +106,11 @@ def _at(codec: str, q: int, spectrum: Spectrum, rows: NDArray[np.intp] | None, g
         sampled = float(bits_of[:, rows].sum())
         more = float(bits_of.sum()) / sampled if sampled > 0 else grown  # all of it may be below the water
     if grid.bits:
-        begun = START_ROWS * min(max(2.5 * _rate(found.counts) - 1.5, 0.0), 1.0)
+        begun = START_ROWS * min(max(2.5 * _rate(counts) - 1.5, 0.0), 1.0)
         loss *= (1 + begun / matrix.layout.rows) / (1 + begun / problem.layout.rows)
-    entropy, numbers = code_bits(found.counts, model_of(grid.bits, problem.layout.plane > 0))
+    entropy, numbers = code_bits(counts, model_of(grid.bits, problem.layout.plane > 0))
     bits = entropy * more + _overhead_bits(problem.levels, matrix.w.size, grown, numbers, entropy * more)
-    alive = bool(np.count_nonzero(found.k) > ALIVE * found.k.size)
+    alive = bool(np.count_nonzero(found.r) > ALIVE * found.r.size)
     return Point(bits, loss, codec, q, smooth=alive)
 
 

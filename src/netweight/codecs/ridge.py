@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.checkpoint.pages import give_back
 from netweight.codecs.machine import Machine
 from netweight.codecs.matrix import LEAST, Array, Matrix, blocks
 
@@ -27,6 +28,7 @@ ROUNDS, CLOSE = 60, 1e-12  # of Newton's method for ln lambda, and the step that
 TINY = np.finfo(np.float64).tiny
 RISE = 1e-3  # least slope that a step of it believes
 FIXED = 12  # rounds between gamma and mu
+FEW_ROWS = 64  # that are worked on at a time where several arrays of a matrix's size would be made
 BINS = 16  # of an octave: rows of nearly the same g share their sums
 LISTED_BITS = 0.03  # a weight: what full G must win over its diagonal; a search over a list of paths loses some
 
@@ -116,6 +118,7 @@ class Spectrum:
             for g in range(groups):
                 np.add.at(counts[g], at[g, part], 1)
                 np.add.at(energy[g], at[g, part], np.square(along[g]))
+            give_back(matrix.w[0, part])
         bins = np.bincount(at.reshape(-1), weights.reshape(-1)) / counts.sum(axis=0)
         return cls(matrix, values, basis, weights, size, bins, at, counts, energy, rows, turned)
 
@@ -192,7 +195,8 @@ class Spectrum:
         ridge, machine = self.ridge(theta), self.matrix.machine
         scale, gamma, mu = self._nearest(ridge)
         count = self.matrix.w.shape[1] if rows is None else rows.size
-        shrunk = np.empty((len(mu), count, self.values.shape[1]), np.float32)
+        # Columns one after the other, as the search goes through them.
+        shrunk = np.empty((self.values.shape[1], len(mu), count), np.float32).transpose(1, 2, 0)
         if self.rows is not None:
             kept = self._kept(ridge, slice(None))
             kept = machine.product(self.rows if rows is None else self.rows[rows], kept)
@@ -200,9 +204,8 @@ class Spectrum:
         for part in blocks(shrunk.shape) if self.rows is None else ():
             kept = self._kept(ridge, part if rows is None else rows[part])
             shrunk[:, part] = machine.product(kept, np.swapaxes(self.basis, 1, 2))
-        ridged = self.matrix.a.copy()
-        ridged[:, range(ridged.shape[1]), range(ridged.shape[1])] += mu[:, None]
-        factor = _upper(ridged, machine)
+            give_back(self.matrix.w[0, part])
+        factor = self._factor(mu)
         if self.rows is None:
             square = scale[:, None] * (self.weights + gamma[:, None])
             return Target(ridge, shrunk, factor, np.sqrt(square), square * self.size)
@@ -217,12 +220,27 @@ class Spectrum:
         square = diagonal[None]
         return Target(ridge, shrunk, factor, np.sqrt(square), square * self.size, down, more)
 
+    def _factor(self, mu: Array) -> Array:
+        """Factor of A + mu. A changes for as long as that takes: it may be the largest thing in memory."""
+        a, at = self.matrix.a, range(self.matrix.a.shape[1])
+        diagonal = a[:, at, at]
+        a[:, at, at] = diagonal + mu[:, None]
+        try:
+            return _upper(a, self.matrix.machine)
+        finally:
+            a[:, at, at] = diagonal
+
     def _kept(self, ridge: Array, rows: slice | NDArray[np.intp]) -> Array:
         """What the ridge keeps of some rows, along the eigenvectors."""
-        kept = self.weights[:, rows, None] * self.values[:, None]
-        kept /= kept + ridge[:, None, None]
-        kept *= self.along(rows)
-        return np.asarray(kept)
+        kept = self.along(rows)
+        kept = kept.copy() if self.turned is not None and isinstance(rows, slice) else kept
+        weights = self.weights[:, rows]
+        for at in range(0, kept.shape[1], FEW_ROWS):
+            part = slice(at, at + FEW_ROWS)
+            share = weights[:, part, None] * self.values[:, None]
+            share /= share + ridge[:, None, None]
+            kept[:, part] *= share
+        return kept
 
     def expected(self, theta: float, rows: NDArray[np.intp] | None = None) -> Array:
         """Loss of some rows that the channel expects, twice: [groups, rows]."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.checkpoint.pages import give_back
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
 from netweight.importance.stat import largest_of
 from netweight.kernels import Float32, Int16
@@ -63,12 +64,13 @@ def energies(w: Float32, layout: Layout) -> tuple[Float64, Float64]:
     column = np.zeros(layout.columns)
     height = max(1, BLOCK // max(1, layout.columns * layout.positions))
     for at in range(0, layout.rows, height):
-        square = np.square(cube[at : at + height], dtype=np.float32)
+        square = np.square(np.ascontiguousarray(cube[at : at + height]), dtype=np.float32)
         mean = square.mean(axis=(1, 2), dtype=np.float64)
         row[at : at + height] = mean
         inverse = np.divide(1.0, mean, out=np.zeros_like(mean), where=mean > LEAST).astype(np.float32)
         square *= inverse[:, None, None]
         column += square.sum(axis=0).mean(axis=1, dtype=np.float64)
+        give_back(cube[at : at + height])
     return row, column / max(1, int(np.count_nonzero(row > LEAST)))
 
 

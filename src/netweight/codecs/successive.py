@@ -31,6 +31,7 @@ BLOCK = 32  # columns between two updates of all that follow
 # values at 2 bits 8 paths lose 0.05 bit to 64, 16 lose 0.02, 32 lose 0.01; the time is proportional to their number.
 SURVIVORS, FEW = 32, 4
 CENTRE = 128
+PART = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,25 @@ class Found:
     """Integers and what they cost.
 
     Attributes:
-        k: int16 [n, O].
-        r: float32 [n, O], fine indices.
-        counts: int64 [T, 256] of symbols.
+        r: int16 [n, O], fine indices.
+        grid: of the search.
     """
 
-    k: Int16
-    r: Float32
-    counts: NDArray[np.int64]
+    r: Int16
+    grid: Grid
+
+    def integers(self, layout: Layout) -> Int16:
+        """Give the integers behind the fine indices in scan order."""
+        k = scanned(self.r, layout)
+        if self.grid.bits:  # |r| = 2 |k| - c, by blocks
+            for at in range(0, k.size, PART):
+                part = k[at : at + PART]
+                part[:] = np.sign(part) * (np.abs(part) + 1 >> 1)
+        return k
+
+    def counts(self, problem: "Problem") -> NDArray[np.int64]:
+        """Count the symbols by table: int64 [T, 256]."""
+        return _counts(self.integers(problem.layout), problem, model_of(self.grid.bits, problem.layout.plane > 0))
 
 
 def first_rates(grid: Grid, layout: Layout) -> Int32:
@@ -102,7 +114,7 @@ def learnt_rates(counts: NDArray[np.int64], grid: Grid, layout: Layout) -> Int32
 
 
 def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVORS, machine: Machine = HOST) -> Found:
-    """Choose all integers, block of columns by block of columns.
+    """Choose all integers, block of columns by block of columns; the problem's x is overwritten.
 
     Args:
         problem: targets and feedback.
@@ -119,19 +131,19 @@ def quantise(problem: Problem, grid: Grid, rate: Int32, survivors: int = SURVIVO
     if grid.bits:
         how = replace(how, span=span, run=piece, bits=grid.bits, tap0=TAPS[grid.bits][0], tap1=TAPS[grid.bits][1])
     classes = problem.levels.sums(layout)
-    k, r = np.empty((n, rows), np.int16), np.empty((n, rows), np.float32)
+    r = np.empty((n, rows), np.int16)
     tables = rate.reshape(-1, model.codebooks, 256)
     work = machine.columns(problem.x, problem.m, problem.down, (problem.rho, problem.tilt), how, tables)
     for plane in range(layout.positions):
         for at in range(plane * layout.columns, (plane + 1) * layout.columns, BLOCK):
             part = range(at, min(at + BLOCK, (plane + 1) * layout.columns))
             context = _contexts(r, classes, part, model, problem)
-            k[part.start : part.stop], r[part.start : part.stop] = work.quantise(part, context)
-    return Found(k, r, _counts(k, problem, model))
+            r[part.start : part.stop] = work.quantise(part, context)
+    return Found(r, grid)
 
 
 def _contexts(
-    r: Float32, classes: tuple[Int16, Int16], part: range, model: Model, problem: Problem
+    r: Int16, classes: tuple[Int16, Int16], part: range, model: Model, problem: Problem
 ) -> tuple[NDArray[np.uint16], Bytes]:
     """Table / Z and sign flip of some columns of a kernel position, from the positions before."""
     row, column = classes
@@ -150,7 +162,7 @@ def _contexts(
     return (index * model.levels + reached).astype(np.uint16), (g < 0).astype(np.uint8)
 
 
-def _as_coded(r: Float32, model: Model) -> Int32:
+def _as_coded(r: Int16, model: Model) -> Int32:
     """Fine indices as the tables give them: escapes are placeholders."""
     fine = r.astype(np.int32)
     book = fine & 1 if model.codebooks == 2 else np.zeros_like(fine)
@@ -177,14 +189,12 @@ def _inside(part: range, back: int, problem: Problem) -> NDArray[np.bool_]:
 
 
 def scanned(values: Int16, layout: Layout) -> Int16:
-    """[n, O] to scan order."""
-    cube = values.reshape(layout.positions, layout.columns, layout.rows).transpose(2, 1, 0)
-    return layout.scan(np.ascontiguousarray(cube))
+    """[n, O] to scan order, always a copy."""
+    return values.reshape(layout.positions, layout.lanes, -1).transpose(0, 2, 1).flatten()
 
 
-def _counts(k: Int16, problem: Problem, model: Model) -> NDArray[np.int64]:
+def _counts(flat: Int16, problem: Problem, model: Model) -> NDArray[np.int64]:
     counts = np.zeros((table_count(model), 256), np.int64)
-    flat = scanned(k, problem.layout)
     for at in range(0, flat.size, 1 << problem.run):
         some = flat[at : at + (1 << problem.run)]
         symbol, index, _ = kernels.contexts(some, model, segment(problem.layout, problem.levels, at, some.size))

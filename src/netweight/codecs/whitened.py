@@ -1,5 +1,6 @@
 """From a water level to what the search works on: steps, classes, targets in steps, feedback between columns."""
 
+from dataclasses import dataclass
 from math import log
 
 import numpy as np
@@ -7,11 +8,12 @@ from numpy.typing import NDArray
 
 from netweight.codecs.lattice import Grid
 from netweight.codecs.matrix import Array, Matrix, blocks
-from netweight.codecs.ridge import Target
+from netweight.codecs.ridge import FEW_ROWS, Target
 from netweight.codecs.scales import scales
 from netweight.codecs.steps import exponents, factors
 from netweight.codecs.successive import Found, Problem
 from netweight.entropy.layout import UNIT_CLASS, Layout, Levels
+from netweight.importance.stat import largest_of
 from netweight.kernels import Float32, Int16
 
 FAR = 15000.0  # fine steps: below it all integers have 16 bits, feedback included
@@ -30,7 +32,7 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
 
     Args:
         layout: scan of the rows that are quantised.
-        found: ridge at this step's water level.
+        found: ridge at this step's water level; what it would shrink to becomes the targets in place.
         step: c.
         rows: those of the one group that are quantised, if not all.
     """
@@ -49,20 +51,22 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
         middle += float(np.log2(factors(by_row))[alive.reshape(-1)].mean())
         by_row = by_row if rows is None else by_row[rows]
     count, whole = layout.rows, groups * height
-    unit, x = _targets(found, step, middle, by_row, by_column)
-    largest = np.maximum(x.max(axis=1), -x.min(axis=1)).astype(np.float64)
-    if largest.max() >= FAR:
-        by_column = _coarser(by_column, largest)
-        unit, x = _targets(found, step, middle, by_row, by_column)
+    if _reach(found, step, middle, by_row, by_column) >= FAR * (1 - 1e-6):  # to be told apart in single precision
+        largest = _largest(found, step, middle, by_row, by_column)
+        by_column = _coarser(by_column, largest) if largest.max() >= FAR else by_column
     column = np.ones(n) if by_column is None else factors(by_column)
     size = scales(found.shrunk.reshape(count, n).astype(np.float32, copy=False), Layout(count, n))
+    unit, x = _targets(found, step, middle, by_row, by_column)
     base = UNIT_CLASS + round(4 * (size.log2 - float(np.log2(unit))))
     by_size = [
         None if level is None else exponents(level / 4, weights, table_bits)
         for level, weights in ((size.row, n), (size.column, whole))
     ]
     levels = Levels(max(-127, min(127, base)), by_size[0], by_size[1], by_row, by_column)
-    m = found.factor * column[:, None] / (column * diagonal[:, None, :])
+    m = np.empty(found.factor.shape, np.float32)
+    for at in range(0, n, FEW_ROWS):
+        part = slice(at, at + FEW_ROWS)
+        m[:, part] = found.factor[:, part] * column[part, None] / (column * diagonal[:, None, :])
     rho = found.mu[:, None] / np.square(diagonal)
     tilt = 1 / np.square(found.rows.reshape(whole)[slice(None) if rows is None else rows])
     parts = [np.ascontiguousarray(a, np.float32) for a in (x, m, rho, tilt)]
@@ -73,16 +77,37 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
     return Problem(parts[0], parts[1], parts[2], parts[3], layout, levels, RUN, down)
 
 
+def _unit(step: float, middle: float, column: Int16 | None) -> float:
+    """Unit of the steps; in the middle row the whitened step is c in the mean."""
+    return float(step / 2.0 ** (middle + (0.0 if column is None else float(np.log2(factors(column)).mean()))))
+
+
 def _targets(
     found: Target, step: float, middle: float, row: Int16 | None, column: Int16 | None
 ) -> tuple[float, Float32]:
-    """Unit of the steps, and the targets in steps, [n, O]; in the middle row the whitened step is c in the mean."""
-    unit = step / 2.0 ** (middle + (0.0 if column is None else float(np.log2(factors(column)).mean())))
-    shrunk = found.shrunk.reshape(1, -1, found.shrunk.shape[2])
-    x = np.empty(shrunk.shape[:0:-1], np.float32)
-    for part in blocks(shrunk.shape):
-        x[:, part] = (shrunk[0, part] / (unit * steps_of(row, column, part))).T
+    """Unit of the steps, and the targets in steps, [n, O], where what the ridge shrinks to was."""
+    unit = _unit(step, middle, column)
+    x = found.shrunk.reshape(-1, found.shrunk.shape[2]).T
+    for part in blocks((1, *x.T.shape)):
+        x[:, part] /= (unit * steps_of(row, column, part)).T
     return unit, x
+
+
+def _reach(found: Target, step: float, middle: float, row: Int16 | None, column: Int16 | None) -> float:
+    """Magnitude in steps that no target exceeds."""
+    groups, rows, n = found.shrunk.shape
+    finest = min(float(steps_of(row, column, part).min()) for part in blocks((1, groups * rows, n)))
+    return largest_of(found.shrunk) / (_unit(step, middle, column) * finest)
+
+
+def _largest(found: Target, step: float, middle: float, row: Int16 | None, column: Int16 | None) -> Array:
+    """Largest magnitude of each column's targets, in steps."""
+    unit, w = _unit(step, middle, column), found.shrunk.reshape(-1, found.shrunk.shape[2])
+    largest = np.zeros(w.shape[1], np.float32)
+    for part in blocks((1, *w.shape)):
+        x = (w[part] / (unit * steps_of(row, column, part))).astype(np.float32)
+        largest = np.maximum(largest, np.maximum(x.max(axis=0), -x.min(axis=0)))
+    return largest.astype(np.float64)
 
 
 def _coarser(by_column: Int16 | None, largest: Array) -> Int16:
@@ -109,7 +134,27 @@ def steps_of(row: Int16 | None, column: Int16 | None, rows: slice) -> Array:
     return np.asarray(table[row[rows, None].astype(np.intp) + column - low])
 
 
-def gain(matrix: Matrix, v: NDArray[np.floating]) -> float:
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights in units of the base step, [1, O, n], which are made when some are asked for."""
+
+    found: Found
+    levels: Levels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(1, O, n)."""
+        n, rows = self.found.r.shape
+        return 1, rows, n
+
+    def __getitem__(self, which: tuple[slice, slice]) -> Float32:
+        """Give those of some rows, float32 [1, some, n]."""
+        part = slice(*which[1].indices(self.shape[1]))
+        steps = steps_of(self.levels.row_step, self.levels.column_step, part)
+        return np.multiply(self.found.r[:, part].T, steps).astype(np.float32)[None]
+
+
+def gain(matrix: Matrix, v: NDArray[np.floating] | Weights) -> float:
     """Give the factor alpha with tr(G alpha V A (W - alpha V)^T) = 0; 0 where V is 0."""
     square, cross = matrix.inner(v, v, matrix.w)
     return cross / square if square > 0 else 0.0
@@ -117,8 +162,7 @@ def gain(matrix: Matrix, v: NDArray[np.floating]) -> float:
 
 def weights_of(found: Found, problem: Problem) -> Float32:
     """Weights in units of the base step, [O, n]."""
-    levels, shape = problem.levels, found.r.shape[::-1]
-    v = np.empty(shape, np.float32)
-    for part in blocks((1, *shape)):
-        v[part] = found.r[:, part].T * steps_of(levels.row_step, levels.column_step, part)
+    v = np.empty(found.r.shape[::-1], np.float32)
+    for part in blocks((1, *v.shape)):
+        v[part] = Weights(found, problem.levels)[:, part][0]
     return v

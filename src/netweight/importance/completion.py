@@ -12,7 +12,7 @@ from netweight.dtypes import is_float, to_float32
 from netweight.errors import UsageError
 from netweight.importance.naming import pair_names
 from netweight.importance.prior import spans
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, mean_square
 from netweight.importance.sums import Sums
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Renamed(Mapping[str, Entry]):
 
     def __getitem__(self, name: str) -> Entry:
         return self._more[name] if name in self._more else self._importance.sums(self._names[name])
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of one tensor's sums; nothing is read."""
+        return 0 if name in self._more else self._importance.nbytes(self._names[name])
 
     def forget(self) -> None:
         """Give back the memory of what was read."""
@@ -97,7 +101,8 @@ def _middle(importance: Importance, checkpoint: Checkpoint, names: Mapping[str, 
         info = checkpoint.infos[new]
         if len(info.shape) >= 2 and is_float(info.dtype) and info.size:
             w = to_float32(np.ascontiguousarray(checkpoint.read(new)), info.dtype)
-            found.append(importance.raw(old).flat().weight * float(np.mean(np.square(w, dtype=np.float64))))
+            found.append(importance.raw(old).flat().weight * mean_square(w))
+            checkpoint.forget()
     positive = [value for value in found if value > 0 and np.isfinite(value)]
     return float(np.median(positive)) if positive else 1.0
 

@@ -4,87 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, final
 
-from netweight import __version__
 from netweight.errors import FormatError, UsageError
 from netweight.importance.completion import Renamed, complete
 from netweight.importance.files import Opened, read_entries, write_entries
+from netweight.importance.record import Record
 from netweight.importance.stat import Stat
-from netweight.importance.sums import Counts, Judge, Shrinkage, Sums, merged, shrinkage, stat
+from netweight.importance.sums import ARRAYS, Counts, Judge, Shrinkage, Sums, merged, shrinkage, stat
 
 __all__ = ["Importance", "Record"]
 
 VERSION: Final = 2  # of files that hold the moments of whole gradients; others are of version 1, as before
-MODULUS: Final = 1 << 256
 
 Entry = Stat | tuple[Sums, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Where an importance comes from.
-
-    Attributes:
-        data: fingerprint of the samples: the sum of their SHA-256 modulo 2^256, so neither order nor batches matter.
-        samples: inputs.
-        predictions: softmaxes (images, tokens) or vectors whose mean loss is meant.
-        loss: "kl", "squared", or the name of the user's function.
-        objective: "identity", "fisher", "gradient", "hessian", "gradient+hessian".
-        structure: "kronecker", "gradient" or "diagonal".
-        estimator: how gradients of the loss were drawn.
-        temperature: of the softmax.
-        seed: of the draws.
-        by: what measured it.
-    """
-
-    data: str = "0" * 64
-    samples: int = 0
-    predictions: float = 0.0
-    loss: str = ""
-    objective: str = ""
-    structure: str = ""
-    estimator: str = ""
-    temperature: float = 1.0
-    seed: int = 0
-    by: str = f"netweight {__version__}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Give a dictionary for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Record:
-        """Read what `to_json` gave; unknown keys are ignored.
-
-        Raises:
-            FormatError: an entry is of another type.
-        """
-        kept = {}
-        for field in fields(cls):
-            if field.name in value:
-                default = getattr(cls(), field.name)
-                found = value[field.name]
-                if isinstance(default, float) and type(found) is int:
-                    found = float(found)
-                if type(found) is not type(default):
-                    raise FormatError(
-                        f"The record of the importance has the {field.name} {found!r}.", "Measure it again."
-                    )
-                kept[field.name] = found
-        return cls(**kept)
-
-    def __add__(self, other: Record) -> Record:
-        """Record of the samples of both."""
-        for field in ("loss", "objective", "structure", "estimator", "temperature"):
-            a, b = getattr(self, field), getattr(other, field)
-            if a != b:
-                raise UsageError(f"The two importances have the {field} {a!r} and {b!r}.", "Measure both alike.")
-        data = f"{(int(self.data, 16) + int(other.data, 16)) % MODULUS:064x}"
-        samples, predictions = self.samples + other.samples, self.predictions + other.predictions
-        return replace(self, data=data, samples=samples, predictions=predictions)
 
 
 @final
@@ -166,6 +100,18 @@ class Importance(Mapping[str, Stat]):
     def sums(self, name: str) -> Entry:
         """Give what is stored: the sums of each use of the tensor, or a Stat made by hand."""
         return self._entries[name]
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of what is stored of a tensor; of a file nothing is read."""
+        if isinstance(self._entries, Opened | Renamed):
+            return self._entries.nbytes(name)
+        entry = self._entries[name]
+        parts = (entry,) if isinstance(entry, Stat) else entry
+        return sum(array.nbytes for part in parts for key in ARRAYS if (array := getattr(part, key)) is not None)
+
+    def is_summed(self, name: str) -> bool:
+        """Whether sums over samples are stored of a tensor, of which each look makes a new `Stat`."""
+        return not isinstance(self._entries[name], Stat)
 
     def forget(self) -> None:
         """Give back the memory of what was read from a file so far."""

@@ -24,9 +24,10 @@ import numpy as np
 
 from netweight.checkpoint.header import damaged, short, strict_json
 from netweight.checkpoint.infos import TensorInfo
+from netweight.checkpoint.pages import give_back
 from netweight.checkpoint.safetensors_io import SafetensorsFile, write_safetensors
 from netweight.errors import FormatError, UsageError
-from netweight.importance.stat import Stat
+from netweight.importance.stat import BLOCK, Stat
 from netweight.importance.sums import ARRAYS, HALVES, Shrinkage, Sums
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Opened(Mapping[str, Entry]):
         entry = self.value["tensors"][name]
         if "stat" in entry:
             given = entry["stat"]
-            arrays = {part: self._array(given[part]) for part in STAT_ARRAYS if part in given}
+            arrays: dict[str, Any] = {part: self._array(given[part]) for part in STAT_ARRAYS if part in given}
             optimism = float(given.get("optimism", 1.0))
             return Stat(given["weight"], given["relative"], samples=given["samples"], optimism=optimism, **arrays)
         return tuple(
@@ -98,13 +99,23 @@ class Opened(Mapping[str, Entry]):
     def _array(self, key: str) -> Array:
         array = self.file.read(key)
         if key not in self.checked:
-            crc = zlib.crc32(array.reshape(-1).view(np.uint8).data)
+            crc, finite, flat = 0, True, array.reshape(-1)
+            for at in range(0, flat.size, BLOCK):  # not all of it need be in memory
+                part = flat[at : at + BLOCK]
+                crc, finite = zlib.crc32(part.view(np.uint8).data, crc), finite and bool(np.isfinite(part).all())
+                give_back(part)
             if crc != self.value["crc"][key]:
                 raise damaged(f"The checksum of {short(key)} in {self.path.name} is {crc:08x}.")
-            if not np.isfinite(array).all():
+            if not finite:
                 raise damaged(f"{short(key)} in {self.path.name} holds a number that is not finite.")
             self.checked.add(key)
         return array
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of one tensor's arrays; nothing is read."""
+        entry = self.value["tensors"][name]
+        parts = [entry["stat"]] if "stat" in entry else entry["uses"]
+        return sum(self.file.infos[part[key]].nbytes for part in parts for key in STAT_ARRAYS if key in part)
 
     def forget(self) -> None:
         """Give back the memory of what was read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from netweight.checkpoint import Checkpoint
@@ -10,9 +11,9 @@ from netweight.dtypes import is_float
 from netweight.errors import UsageError
 from netweight.importance.core import Importance
 from netweight.importance.prior import prior
-from netweight.importance.stat import Stat
+from netweight.importance.stat import PLAIN, Stat
 
-__all__ = ["record_of", "stats_of"]
+__all__ = ["held_bytes", "record_of", "spent", "stats_of"]
 
 
 def stats_of(checkpoint: Checkpoint, importance: Mapping[str, Stat] | None) -> Mapping[str, Stat]:
@@ -41,3 +42,19 @@ def record_of(importance: Mapping[str, Stat] | None) -> dict[str, Any] | None:
     'given'
     """
     return importance.record.to_json() if isinstance(importance, Importance) else None
+
+
+def held_bytes(importance: Mapping[str, Stat] | None, name: str) -> int:
+    """Bytes of what was measured of a tensor; 0 where that is not known, or nothing was."""
+    return importance.nbytes(name) if isinstance(importance, Importance) and name in importance else 0
+
+
+def spent(importance: Mapping[str, Stat], name: str) -> Stat:
+    """Give the importance of a tensor to a codec that may overwrite it; sums over samples give a new one each time.
+
+    >>> spent({"w": Stat(2.0)}, "w").spent, spent({}, "w").weight
+    (False, 1.0)
+    """
+    stat = importance.get(name, PLAIN)
+    summed = isinstance(importance, Importance) and name in importance and importance.is_summed(name)
+    return replace(stat, spent=True) if summed else stat

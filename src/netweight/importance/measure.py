@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Sized
 from typing import TYPE_CHECKING, Any, Final
 
 from netweight.errors import UsageError
-from netweight.importance.core import MODULUS, Importance, Record
+from netweight.importance.core import Importance
+from netweight.importance.record import MODULUS, Record
 from netweight.importance.stat import Stat
 
 if TYPE_CHECKING:

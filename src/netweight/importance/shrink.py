@@ -62,12 +62,13 @@ LEAST: Final = 1e-12
 DIGITS: Final = 4  # of the optimism: sums in another order give the same
 
 
-def shrink(a: Float64, rho: float) -> Float64:
+def shrink(a: Float64, rho: float, out: Float64 | None = None) -> Float64:
     """Mix matrices with their diagonals, or vectors with their mean.
 
     Args:
         a: [groups, n, n], or [1, n].
         rho: 0 to 1.
+        out: where mixed matrices go, which may be `a`.
 
     >>> shrink(np.array([[[2.0, 1.0], [1.0, 4.0]]]), 0.5).tolist()
     [[[2.0, 0.5], [0.5, 4.0]]]
@@ -75,9 +76,10 @@ def shrink(a: Float64, rho: float) -> Float64:
     if a.ndim == 2:
         return toward_mean(a, rho)
     n = a.shape[1]
-    out = a * (1 - rho)
-    out[:, range(n), range(n)] = np.diagonal(a, axis1=1, axis2=2)
-    return out
+    diagonal = np.diagonal(a, axis1=1, axis2=2).copy()
+    mixed = np.multiply(a, 1 - rho, out=out)
+    mixed[:, range(n), range(n)] = diagonal
+    return np.asarray(mixed)
 
 
 def toward_mean(v: Float64, rho: float) -> Float64:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.checkpoint.pages import give_back
+
 BLOCK = 1 << 18
 TINY = float(np.finfo(np.float32).tiny)  # smaller numbers have no relative precision: they count as zeros
 
@@ -36,6 +38,7 @@ class Stat:
         outputs: G, float64 [O] for a diagonal or [O, O]: second moment of the outputs' gradients.
         samples: independent inputs that the statistics are a mean of.
         optimism: what errors shaped to A cost on new inputs, in the loss above; errors that were not shaped cost it.
+        spent: nobody looks at A after a codec was given it, so that the codec may overwrite it.
     """
 
     weight: float = 1.0
@@ -46,6 +49,7 @@ class Stat:
     outputs: Matrix | None = field(default=None, compare=False, repr=False)
     samples: int = 0
     optimism: float = field(default=1.0, repr=False)
+    spent: bool = field(default=False, compare=False, repr=False)
 
     @property
     def is_flat(self) -> bool:
@@ -98,6 +102,7 @@ class Stat:
             e *= e
             total += float(np.sum(e)) if factors is None else float(np.dot(e, factors[at : at + BLOCK]))
             total += 0.0 if fourth is None else float(np.dot(e * e, fourth[at : at + BLOCK]))
+            give_back(errors[at : at + BLOCK])
         return 0.5 * self.weight * total
 
     def _structured(self, error: NDArray[np.floating]) -> float:
@@ -115,10 +120,30 @@ class Stat:
             for at in range(first, first + height, step):
                 part = e[at : min(at + step, first + height)].astype(np.float64)
                 rows[at : at + len(part)] = np.einsum("ij,ij->i", part, part @ a)
+                give_back(e[at : at + len(part)])
         return float(np.sum(rows) if self.outputs is None else np.dot(rows, self.outputs))
 
 
 PLAIN = Stat()
+
+
+def mean_square(w: NDArray[np.float32]) -> float:
+    """Give the mean of the squares of a contiguous array, in double precision, without a copy of it.
+
+    Its halves are added as NumPy adds them (pairwise), so that it is `np.mean(np.square(w, dtype=float))` to the bit.
+
+    >>> mean_square(np.array([1.0, 3.0], np.float32))
+    5.0
+    """
+    return _square_sum(w.reshape(-1)) / w.size
+
+
+def _square_sum(flat: NDArray[np.float32]) -> float:
+    if flat.size <= BLOCK:
+        return float(np.sum(np.square(flat, dtype=np.float64)))
+    half = flat.size // 2
+    half -= half % 8
+    return _square_sum(flat[:half]) + _square_sum(flat[half:])
 
 
 def largest_of(w: NDArray[np.float32]) -> float:
@@ -127,4 +152,10 @@ def largest_of(w: NDArray[np.float32]) -> float:
     >>> largest_of(np.array([1.0, -3.0], np.float32))
     3.0
     """
-    return max(float(w.max()), -float(w.min())) if w.size else 0.0
+    largest = 0.0
+    flat = w.reshape(-1) if w.flags.c_contiguous else w.ravel(order="K")
+    for at in range(0, flat.size, 4 * BLOCK):
+        part = flat[at : at + 4 * BLOCK]
+        largest = float(np.maximum(largest, max(float(part.max()), -float(part.min()))))
+        give_back(part)
+    return largest

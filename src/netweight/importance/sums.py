@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.checkpoint.pages import give_back
 from netweight.errors import UsageError
 from netweight.importance.shrink import Choice, choose, shrink, toward_mean
-from netweight.importance.stat import Stat
+from netweight.importance.stat import BLOCK, Stat
 
 Float64 = NDArray[np.float64]
 
@@ -120,10 +121,10 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     if sums.inputs is None:
         return _diagonal(sums, counts, by is not None)
     assert sums.outputs is not None
-    a, g = sums.inputs.sum(axis=0), sums.outputs.sum(axis=0)
+    a, g = _total(sums.inputs), _total(sums.outputs)
     if by is not None:
         least = _prior(counts) if g.ndim == 1 else 0.0  # a token that was never seen may come yet
-        a, g = shrink(a, by.inputs), shrink(g[None], max(by.outputs, least))[0]
+        a, g = shrink(a, by.inputs, out=a), shrink(g[None], max(by.outputs, least))[0]
         a = _floored(a)
         if g.ndim == 2:
             g = _even(g, sums.outputs)
@@ -136,6 +137,18 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     a *= scale / (max(total, 1.0) * max(counts.predictions, 1.0))
     samples = round(min(total, counts.samples * float(MOST_TOKENS)))
     return Stat(inputs=a, outputs=g, samples=samples, optimism=1.0 if by is None else by.beyond)
+
+
+def _total(halves: Float64) -> Float64:
+    """Sum of both halves, row by row: those of a file need not be in memory as a whole."""
+    first, second = (half.reshape(-1) for half in halves)
+    total = np.empty(first.size)
+    for at in range(0, total.size, BLOCK):
+        part = slice(at, at + BLOCK)
+        np.add(first[part], second[part], out=total[part])
+        give_back(first[part])
+        give_back(second[part])
+    return total.reshape(halves.shape[1:])
 
 
 def _even(g: Float64, halves: Float64) -> Float64:
