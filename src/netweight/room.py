@@ -39,7 +39,7 @@ def need_of_sweep(size: int, sums_bytes: int) -> Need:
         size: weights.
         sums_bytes: of what was measured.
     """
-    cost = 9e-12 * sums_bytes**1.5 + 1e-7 * size + measured_s(size, sums_bytes)
+    cost = 9e-12 * sums_bytes**1.5 + 1e-7 * size + measured_s(size, sums_bytes, 0.3)
     return Need(5 * sums_bytes // 2 + 16 * min(size, AT_ONCE), cost)
 
 
@@ -51,12 +51,12 @@ def need_of_encoding(size: int, sums_bytes: int) -> Need:
         sums_bytes: of what was measured.
     """
     most = max(5 * sums_bytes // 2 + 16 * min(size, AT_ONCE), 8 * size)
-    return Need(most, 4e-12 * sums_bytes**1.5 + 4e-7 * size + measured_s(size, sums_bytes))
+    return Need(most, 5.2e-12 * sums_bytes**1.5 + 3.5e-7 * size + measured_s(size, sums_bytes, 0.2))
 
 
-def measured_s(size: int, sums_bytes: int) -> float:
+def measured_s(size: int, sums_bytes: int, most_s: float) -> float:
     """Seconds that a matrix takes however small it is, where something was measured."""
-    return min(0.3, 3e-6 * size) if sums_bytes else 0.0
+    return min(most_s, 3e-6 * size) if sums_bytes else 0.0
 
 
 def run(
