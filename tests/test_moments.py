@@ -203,7 +203,7 @@ def test_a_real_network_is_better_on_new_images(tmp_path):
     network = found.build()
     importance = nw.measure(network, found.calibration[:2])
     with open_checkpoint(found.file) as checkpoint:
-        done = secant(network, found.calibration[2:5], importance, checkpoint, bits=2.2, rounds=0)
+        done = secant(network, found.calibration[2:5], importance, checkpoint, bits=1.5, rounds=0)
         plain = nw.encode(checkpoint, done.plan, importance)
     assert done.archive.plan["moments"]["step"] in (0.5, 1.0)
     done.archive.save(tmp_path / "r.nwt")

@@ -255,6 +255,20 @@ def test_predictions(codec, shape, groups, outputs):
         assert 0.97 * nbytes - 600 <= point.bits / 8 <= 1.02 * nbytes + 64
 
 
+def test_predictions_where_a_sample_of_rows_says_too_little():
+    """Rows of outputs with few directions that count make up for each other; at low rates all of them are tried."""
+    w, stat = layer((320, 160))
+    few = np.random.default_rng(7).standard_normal((20, 320))
+    g = 0.93 * few.T @ few / 20 + 0.07 * np.eye(320)
+    stat = replace(stat, outputs=g)
+    points = [point for point in Feedback().sweep(w, stat)[1:] if point.bits < 0.5 * w.size]
+    assert len(points) > 3
+    for point in points[::3]:
+        back, nbytes = there_and_back(Feedback(), w, stat, point.knob)
+        assert point.loss == pytest.approx(stat.loss(w, w - back), rel=0.02)
+        assert 0.97 * nbytes - 600 <= point.bits / 8 <= 1.02 * nbytes + 64
+
+
 @core
 def test_the_coarsest_step_leaves_nothing():
     w, stat = layer((64, 20))
