@@ -200,7 +200,8 @@ Networks for CIFAR-10 are calibrated on training images, the only ones there are
 of these, and predict too little on them: a quarter to a half at 1.6 to 2.7 bits of ResNet-20, with shifts and mirrors
 as in training. So the share of calibration images on which a shift or mirror changes the network's answer is its
 published test error, which uses no labels and has nothing to adjust. The rule and the colour of its border were chosen
-after that first look at ResNet-20's test images; ResNet-32 was measured with the final rule alone.
+after that first look at ResNet-20's test images; ResNet-32 was measured with the final rule alone, and again with later
+code, at two bits too, after 1.6 had lost more than half a point.
 
 MobileNetV2 is measured by the moments of whole gradients on 192 photographs, without secant rounds; its nats are those
 of 64 others, on which it was also found that curves counted twice that few samples say little of wide layers. GPTQ has
@@ -211,4 +212,8 @@ ResNet-20 alone.
 
 stories260K is calibrated on 64 whole stories. Before it was the first 128 tokens of 128 stories, until predictions too
 low for the judged stories had shown that errors grow along a story; files by 32 whole stories were larger, and 64 were
-taken after a look at those."""
+taken after a look at those.
+
+LeNet-5's predictions below 0.4 bits are three to five times too high: how much more errors that are shaped to the
+measured inputs cost on new ones is judged at three bits a weight, 3.5 times for its widest layer; at the 0.1 to 0.3
+bits that the layer gets, its samples' halves say 1.3 to 2.4."""
