@@ -215,5 +215,4 @@ low for the judged stories had shown that errors grow along a story; files by 32
 taken after a look at those.
 
 LeNet-5's predictions below 0.4 bits are three to five times too high: how much more errors that are shaped to the
-measured inputs cost on new ones is judged at three bits a weight, 3.5 times for its widest layer; at the 0.1 to 0.3
-bits that the layer gets, its samples' halves say 1.3 to 2.4."""
+measured inputs cost on new ones is judged at three bits a weight, and its layers get far less."""

@@ -83,7 +83,7 @@ def test_gains_and_shifts_of_layers_are_undone(equal):
     trial, names = trial_of(model), list(state)
     norms = norms_of(trial, names)
     assert [norm.mean for norm in norms] == ["1.running_mean", "4.running_mean"]
-    found = seen(trial, norms, batches, Held(state), names, equal)
+    found = seen(trial, norms, batches, Held(state), names, [equal])[equal]
     right = Held({**state, **moved(norms, found, Way(equal))})
     before, after = (float(trial.nats(batches, coded, names).mean()) for coded in (Held(state), right))
     assert after < 1e-9 < 1e-3 < before
@@ -142,7 +142,9 @@ def test_nothing_moves_where_nothing_may():
     for norm in norms_of(trial, list(state)):
         norm.module.running_mean.zero_()
     norms = norms_of(trial, list(state))
-    assert moved(norms, seen(trial, norms, batches, held, list(state)), Way()) == {}  # an error above the signal
+    assert (
+        moved(norms, seen(trial, norms, batches, held, list(state))["signal"], Way()) == {}
+    )  # an error above the signal
 
 
 class Twice(torch.nn.Module):

@@ -138,9 +138,9 @@ def seen(
     batches: Sequence[Any],
     coded: Tensors,
     names: Collection[str],
-    equal: str = EQUAL[0],
-) -> list[dict[str, Seen]]:
-    """What the norms get, batch by batch, under the names of their means.
+    equals: Sequence[str] = EQUAL,
+) -> dict[str, list[dict[str, Seen]]]:
+    """What the norms get, by what is made equal in those before, batch by batch, under the names of their means.
 
     Args:
         trial: of the network.
@@ -148,20 +148,22 @@ def seen(
         batches: inputs.
         coded: the network's tensors.
         names: of those that differ from the original.
-        equal: what is made equal in norms before the one looked at.
+        equals: each of these is made equal in norms before the one looked at, in a pass of its own.
     """
     import torch
 
-    found = []
+    found: dict[str, list[dict[str, Seen]]] = {equal: [] for equal in equals}
     with torch.no_grad(), evaluating(trial.model):
         for batch in batches:
             before: dict[str, list[torch.Tensor]] = {norm.mean: [] for norm in norms}
-            sums: dict[str, Seen] = {}
             with _hooked(norms, _keeping(before)):
                 trial.output(batch)
-            with trial.changed(coded, names), _hooked(norms, _correcting(before, sums, Way(equal))):
-                trial.output(batch)
-            found.append(sums)
+            for equal in equals:
+                sums: dict[str, Seen] = {}
+                left = {name: [*kept] for name, kept in before.items()}
+                with trial.changed(coded, names), _hooked(norms, _correcting(left, sums, Way(equal))):
+                    trial.output(batch)
+                found[equal].append(sums)
     return found
 
 
@@ -249,7 +251,7 @@ def corrected(
     norms = norms_of(trial, names)
     if not norms or len(batches) < 2:
         return STAY, coded
-    found = {equal: seen(trial, norms, batches, coded, names, equal) for equal in EQUAL}
+    found = seen(trial, norms, batches, coded, names)
 
     def lost(way: Way) -> float:
         """Nats of all batches, none of which has moved what it judges."""

@@ -32,7 +32,7 @@ COARSER = (-9, -12, -15, -18, -22, -26, -30)  # as long as the coarsest step tri
 SPARSE = 0.1
 # Rows that save each other so many bits: at rates below what they save a sample of them says too little. LeNet-5's
 # widest layer (0.75) at 0.07 bits of a sample has 0.20, and five times the loss. MiniLM: 0.0 to 0.7, four layers more.
-FAR_APART = 0.7
+BOUND_BITS = 0.7
 CLOSER = tuple(range(-7, -31, -1))  # in place of COARSER: there loss falls by half from one to the next
 UNSEEN = 1e-4  # of the mean of G's diagonal: rows and directions that count for less are as if they counted for that
 
@@ -53,13 +53,13 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
     points = [Point(ENTRY_BITS, whole, codec, index_of(64 * float(np.sqrt(energy.max()))))]
     rows = _sample(energy, matrix)
     middle, saved_bits = _middle(spectrum), 0.0 if rows is None else _saved_bits(spectrum)
-    apart = saved_bits > FAR_APART
-    for c in (*CLASSES, *(CLOSER if apart else COARSER)):
+    bound = saved_bits > BOUND_BITS
+    for c in (*CLASSES, *(CLOSER if bound else COARSER)):
         if c < min(CLASSES) and min((point.bits for point in points[1:]), default=0.0) < SPARSE * matrix.w.size:
             break
         q = index_of(middle * 2.0 ** (-c / 4))
         point = _at(codec, q, spectrum, rows, grid)
-        if apart and point is not None and saved_bits * matrix.w.size > point.bits:
+        if bound and point is not None and saved_bits * matrix.w.size > point.bits:
             point = _at(codec, q, spectrum, None, grid)
         if point is not None and point.loss < whole:
             points.append(point)
@@ -75,7 +75,7 @@ def _middle(spectrum: Spectrum) -> float:
 
 
 def _saved_bits(spectrum: Spectrum) -> float:
-    """Bits that turns of rows save each of them: 1/2 log2 of geometric means, of G's diagonal over its values."""
+    """Bits that feedback down the rows saves each: 1/2 log2 of geometric means, G's diagonal over its eigenvalues."""
     if spectrum.matrix.full is None:
         return 0.0
     sides = (np.diagonal(spectrum.matrix.full), spectrum.weights)
