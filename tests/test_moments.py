@@ -14,7 +14,8 @@ from netweight.checkpoint import open_checkpoint
 from netweight.cli import main
 from netweight.importance.core import Importance, Record
 from netweight.importance.stat import Stat
-from netweight.moments import EQUAL, STAY, Seen, Way, corrected, moved, norms_of, seen
+from netweight.moments import STAY, corrected, moved
+from netweight.norms import EQUAL, Seen, Way, norms_of, seen
 from netweight.secant import secant
 from netweight.trial import Trial
 

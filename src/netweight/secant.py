@@ -33,7 +33,8 @@ from netweight.errors import UsageError
 from netweight.importance.core import Importance
 from netweight.importance.given import stats_of
 from netweight.importance.record import MODULUS
-from netweight.moments import Way, recoded
+from netweight.moments import recoded
+from netweight.norms import Way
 from netweight.pipeline import Coder, fit, most_bytes
 from netweight.trial import Nats, Trial, mean
 from netweight.working import Found, bent, unseen
