@@ -11,7 +11,7 @@ from netweight.checkpoint import open_checkpoint
 from netweight.codecs.base import Point
 from netweight.curve import Curve
 from netweight.importance.stat import Stat
-from netweight.working import Found, bent, unseen
+from netweight.working import Found, bent, on_new_inputs
 
 SIZES = st.floats(1e-8, 1e2)
 PAIRS = st.lists(st.tuples(SIZES, SIZES), min_size=1, max_size=8)
@@ -80,13 +80,14 @@ def test_rows_that_were_not_seen_are_counted():
     """Against the sums by hand: two tokens of four were seen, and the other two have most of the error."""
     w = np.ones((4, 2), np.float32)
     changed = {"w": np.array([[1, 1], [1, 1.5], [0, 0], [2, 0]], np.float32)}
-    measured, believed = np.array([8.0, 8.0, 0.0, 0.0]), np.array([1.6, 1.6, 0.4, 0.4])
+    measured, believed = np.array([2.0, 2.0, 0.0, 0.0]), np.array([1.6, 1.6, 0.4, 0.4])
+    point = Point(8.0, 1.0, "feedback", 1)
     a = np.eye(2)[None]
     importance = Believed(Stat(inputs=a, outputs=believed), Stat(inputs=a, outputs=measured))
     lost = np.array([0.0, 0.25, 2.0, 2.0])
-    expected = np.dot(believed, lost) / np.dot(measured / 4, lost)
+    expected = np.dot(believed, lost) / np.dot(measured, lost)
     checkpoint = open_checkpoint({"w": w})
-    assert unseen(checkpoint, importance, changed, ["w"])["w"] == pytest.approx(expected)
-    assert unseen(checkpoint, importance, changed, ["other"]) == {}
+    assert on_new_inputs(checkpoint, importance, changed, {"w": point})["w"] == pytest.approx(expected)
+    assert on_new_inputs(checkpoint, importance, changed, {"other": point}) == {}
     same = Believed(Stat(inputs=a, outputs=measured), Stat(inputs=a, outputs=measured))
-    assert unseen(checkpoint, same, changed, ["w"]) == {}
+    assert on_new_inputs(checkpoint, same, changed, {"w": point}) == {}

@@ -135,9 +135,9 @@ def _lossy(points: Sequence[Point], rounding: float) -> list[Point]:
     return [replace(point, loss=max(point.loss + rounding, least)) for point in points]
 
 
-def _on_new_inputs(points: Sequence[Point], optimism: float) -> list[Point]:
+def _on_new_inputs(points: Sequence[Point], own: Stat, size: int) -> list[Point]:
     """Count what errors that were shaped to the measured inputs cost on others."""
-    return [replace(point, loss=point.loss * optimism) for point in points]
+    return [replace(point, loss=point.loss * own.optimism.at(point.bits / size)) for point in points]
 
 
 def _judged(stat: Stat, w: Float32) -> Stat:
@@ -204,7 +204,7 @@ def _curve(
                     if codec.structured:
                         own = given.pop() if given else _judged(spent(stats, name), w)
                         given += [] if own.spent else [own]
-                        points += _on_new_inputs(ask(w, own), own.optimism)
+                        points += _on_new_inputs(ask(w, own), own, info.size)
                     else:
                         found = ask(w, stat if vector else flat)
                         points += found if ends is None else _along(found, *ends)

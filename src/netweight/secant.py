@@ -10,7 +10,7 @@ pass over a few inputs, and its curve is bent to go through what was measured,
 the secant of the loss instead of its tangent; then the bits are allocated anew. At last all layers are quantised
 together, and one factor for all makes the predicted sum the measured one; what the inputs say that took no part in the
 rounds is noted beside it. Where the importance was measured on these very inputs, errors that were shaped to it cost
-more on new ones, and what is measured counts that much more (`Stat.optimism`, and `unseen` for rows such as tokens).
+more on new ones, and what is measured counts that much more (`working.on_new_inputs`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from netweight.moments import recoded
 from netweight.norms import Way
 from netweight.pipeline import Coder, fit, most_bytes
 from netweight.trial import Nats, Trial, mean
-from netweight.working import Found, bent, unseen
+from netweight.working import Found, bent, on_new_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -147,11 +147,11 @@ def secant(
     known = [batch for j, batch in enumerate(batches) if j % 3 != 2] if len(batches) > 2 else [batches[0]]
     coder = Coder(checkpoint, importance, executor, None, device)
     trial = Trial(model, checkpoint, divergence, forward)
-    state = _State(curves, _optimism(importance, batches))
+    state = _State(curves, _are_measured(importance, batches))
     for done in range(rounds):
         plan = allocate(state.curves(), **target)
         archive = coder.encode(plan)
-        state = state.after(unseen(checkpoint, importance, archive, _shaped(plan)))
+        state = state.after(checkpoint, importance, archive, plan)
         state = _round(trial, known, archive, plan, state, progress, (done, rounds), cancel)
     return _settled(trial, (known, held), coder, importance, state, target)
 
@@ -162,17 +162,16 @@ class _State:
 
     Attributes:
         predicted: curves by the sweep.
-        optimism: what errors shaped to a tensor's statistics cost on new inputs, in what they cost on these; nothing
-            where these are new.
-        unseen: the same of errors dealt to rows, by the last plan.
+        same: whether `measure` had these inputs.
+        times: what the last plan's errors cost on new inputs, in what they cost on these, by tensor.
         found: measured divergence by predicted loss.
         tried: points of the plans, in predicted losses.
         whole: what all tensors do together, over the sum of what each does alone.
     """
 
     predicted: Mapping[str, Curve]
-    optimism: Mapping[str, float]
-    unseen: Mapping[str, float] = field(default_factory=dict)
+    same: bool
+    times: Mapping[str, float] = field(default_factory=dict)
     found: Mapping[str, Found] = field(default_factory=dict)
     tried: Mapping[str, list[Point]] = field(default_factory=dict)
     whole: float = 1.0
@@ -184,21 +183,17 @@ class _State:
 
     def here(self, plan: Plan, names: Iterable[str]) -> float:
         """Sum of a plan's losses on these inputs: less than on new ones where a codec shapes its errors."""
-        shaped = _shaped(plan)
-        points = ((name, plan.choices[name].loss) for name in names)
-        return sum(loss / self._times(name) if name in shaped else loss for name, loss in points)
+        return sum(plan.choices[name].loss / self.times.get(name, 1.0) for name in names)
 
     def more(self, plan: Plan, names: Collection[str]) -> float:
         """What a plan's errors cost on new inputs, in what they cost on these."""
         here = self.here(plan, names)
         return sum(plan.choices[name].loss for name in names) / here if here > 0 else 1.0
 
-    def after(self, unseen: Mapping[str, float]) -> _State:
-        """Count rows that these inputs do not have."""
-        return replace(self, unseen=unseen if self.optimism else {})
-
-    def _times(self, name: str) -> float:
-        return self.optimism.get(name, 1.0) * self.unseen.get(name, 1.0)
+    def after(self, checkpoint: Checkpoint, importance: Importance, archive: Archive, plan: Plan) -> _State:
+        """Count what a plan's errors hide from these inputs."""
+        points = {name: plan.choices[name] for name in _shaped(plan)} if self.same else {}
+        return replace(self, times=on_new_inputs(checkpoint, importance, archive, points))
 
     def loss(self, name: str, nats: float) -> float:
         """Predicted loss behind a point of those curves."""
@@ -211,13 +206,11 @@ def _shaped(plan: Plan) -> set[str]:
     return {name for name, point in plan.choices.items() if point.codec in shaping}
 
 
-def _optimism(importance: Importance, batches: Sequence[Any]) -> dict[str, float]:
-    """By tensor; none where these are new inputs."""
+def _are_measured(importance: Importance, batches: Sequence[Any]) -> bool:
+    """Whether these are the inputs that the importance is of."""
     from netweight.importance.samples import batch_of
 
-    if sum(batch_of(batch, None).data for batch in batches) % MODULUS != int(importance.record.data, 16):
-        return {}
-    return {name: max((by.optimism for by in importance.shrinkage(name)), default=1.0) for name in importance}
+    return sum(batch_of(batch, None).data for batch in batches) % MODULUS == int(importance.record.data, 16)
 
 
 def _measured(checkpoint: Checkpoint, importance: Importance) -> Importance:
@@ -279,7 +272,7 @@ def _settled(
         plan, archive = fit(coder, known, **aim)
         everything = [name for name, point in plan.choices.items() if point.codec != EXACT]
         way, archive = recoded(trial, batches[0], coder, plan, archive, most_bytes(known, **aim))
-        state = state.after(unseen(coder.checkpoint, importance, archive, _shaped(plan)))
+        state = state.after(coder.checkpoint, importance, archive, plan)
         seen, found = (trial.nats(part, archive, everything) for part in batches)
         nats = state.more(plan, everything) * (float(seen.sum()) + float(found.sum())) / (len(seen) + len(found))
         if wanted is None or nats < LEAST_NATS or abs(math.log(nats / wanted)) < CLOSE:

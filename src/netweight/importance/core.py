@@ -16,7 +16,7 @@ from netweight.importance.sums import ARRAYS, Counts, Judge, Shrinkage, Sums, me
 
 __all__ = ["Importance", "Record"]
 
-VERSION: Final = 2  # of files that hold the moments of whole gradients; others are of version 1, as before
+VERSION: Final = 3  # of files: 2 knew the moments of whole gradients, 3 knows optimism by rate
 
 Entry = Stat | tuple[Sums, ...]
 
@@ -76,8 +76,7 @@ class Importance(Mapping[str, Stat]):
             OutputError: it cannot be written.
         """
         known = {name: self._known(name) for name in self._entries}
-        version = VERSION if self.record.structure == "gradient" else 1
-        write_entries(Path(path), version, self._entries, self.record.to_json(), known, self._factors, force=force)
+        write_entries(Path(path), VERSION, self._entries, self.record.to_json(), known, self._factors, force=force)
 
     def __getitem__(self, name: str) -> Stat:
         """Give the importance of a tensor, shrunk.

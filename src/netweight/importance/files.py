@@ -2,12 +2,12 @@
 
 The metadata entry "netweight.importance" is
 
-    {"version": 1, "record": {..}, "crc": {key: crc32}, "tensors": {name: {..}}}
+    {"version": 3, "record": {..}, "crc": {key: crc32}, "tensors": {name: {..}}}
 
 where a tensor has either "uses", a list of {"shape", "tokens", "inputs": key, ..} with the "shrinkage" of each, or
 "stat", {"weight", "relative", "samples", "diagonal": key, ..}; "factor" multiplies either. Keys name arrays of the
-file; equal arrays are stored once. Version 2 has uses of no tokens, whose arrays are the moments of whole gradients
-(`sums`). "netweight.importance.crc32" is the checksum of that text.
+file; equal arrays are stored once. From version 2 on, arrays of uses without tokens are the moments of whole gradients
+(`sums`); from version 3 on, optimism is a list, by rate. "netweight.importance.crc32" is the checksum of that text.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from netweight.checkpoint.infos import TensorInfo
 from netweight.checkpoint.pages import give_back
 from netweight.checkpoint.safetensors_io import SafetensorsFile, write_safetensors
 from netweight.errors import FormatError, UsageError
+from netweight.importance.optimism import NONE, optimism_of
 from netweight.importance.stat import BLOCK, Stat
 from netweight.importance.sums import ARRAYS, HALVES, Shrinkage, Sums
 
@@ -64,7 +65,7 @@ class Opened(Mapping[str, Entry]):
     def shrinkages(self) -> dict[str, tuple[Shrinkage, ...]]:
         """Shrinkages that were chosen before the file was written."""
         return {
-            name: tuple(Shrinkage(*map(float, rho)) for rho in entry["shrinkage"])
+            name: tuple(_shrinkage(by) for by in entry["shrinkage"])
             for name, entry in self.value["tensors"].items()
             if "shrinkage" in entry
         }
@@ -85,7 +86,7 @@ class Opened(Mapping[str, Entry]):
         if "stat" in entry:
             given = entry["stat"]
             arrays: dict[str, Any] = {part: self._array(given[part]) for part in STAT_ARRAYS if part in given}
-            optimism = float(given.get("optimism", 1.0))
+            optimism = optimism_of(given.get("optimism", []))
             return Stat(given["weight"], given["relative"], samples=given["samples"], optimism=optimism, **arrays)
         return tuple(
             Sums(
@@ -184,7 +185,7 @@ def _check(value: Any, file: SafetensorsFile) -> None:
             _require(
                 _number(given["weight"]) >= 0 and type(given["relative"]) is bool and type(given["samples"]) is int
             )
-            _require(_number(given.get("optimism", 1.0)) >= 1)
+            optimism_of(given.get("optimism", []))
             shapes = {part: file.infos[given[part]].shape for part in STAT_ARRAYS if part in given}
             if "inputs" in shapes:
                 _check_factors(shapes["inputs"], shapes.get("outputs"))
@@ -194,7 +195,8 @@ def _check(value: Any, file: SafetensorsFile) -> None:
             _check_use(use, file)
         for rho in entry.get("shrinkage", ()):
             _require(2 <= len(rho) <= 4 and all(0 <= _number(part) <= 1 for part in rho[:2]))
-            _require(all(_number(part) >= 1 for part in rho[2:]))
+            for part in rho[2:]:
+                optimism_of(part)
         _require(len(entry.get("shrinkage", entry["uses"])) == len(entry["uses"]))
 
 
@@ -220,6 +222,12 @@ def _check_factors(inputs: tuple[int, ...], outputs: tuple[int, ...] | None) -> 
     _require(n == m)
     if outputs is not None:
         _require(len(outputs) in (1, 2) and outputs[0] == outputs[-1] and outputs[0] % groups == 0)
+
+
+def _shrinkage(by: list[Any]) -> Shrinkage:
+    """Read [inputs, outputs, optimism by rate]; before version 3 the fourth was that, a number."""
+    last = by[2:] if type(by[-1]) is list else by[3:]
+    return Shrinkage(float(by[0]), float(by[1]), *map(optimism_of, last))
 
 
 def _number(value: Any) -> float:
@@ -250,15 +258,18 @@ def write_entries(
             plain: dict[str, Any] = {
                 "weight": float(entry.weight), "relative": entry.relative, "samples": entry.samples,
             }  # fmt: skip
-            if entry.optimism != 1:
-                plain["optimism"] = float(entry.optimism)
+            if entry.optimism != NONE:
+                plain["optimism"] = list(entry.optimism.times)
             tensors[name] = {"stat": plain | arrays.add(name, entry, STAT_ARRAYS)}
         else:
             uses = [
                 {"shape": list(use.shape), "tokens": list(use.tokens)} | arrays.add(f"{name}.{j}", use, ARRAYS)
                 for j, use in enumerate(entry)
             ]
-            tensors[name] = {"uses": uses, "shrinkage": [list(rho) for rho in shrinkages[name]]}
+            tensors[name] = {
+                "uses": uses,
+                "shrinkage": [[by.inputs, by.outputs, list(by.optimism.times)] for by in shrinkages[name]],
+            }
         if name in factors:
             tensors[name]["factor"] = float(factors[name])
     value = {"version": version, "record": dict(record), "crc": arrays.crc, "tensors": tensors}

@@ -15,13 +15,13 @@ The ridge mu goes with the rate: a B that lacks directions spends all bits on th
 others is seen by A2. All is computed in the basis of A1's correlations, where all rho share their eigenvectors. Half
 the samples ask for more shrinkage than all: rho = c / (c + samples) for one c.
 
-What is left is optimism (Efron 1983): errors hidden from A1 cost more on the second half than on the first, by
+What is left is optimism (Efron 1983): errors shaped to B cost more on the second half than B says, by
 
-    tr(A2 M^-1) / tr(A1 M^-1),
+    tr(A2 M^-1) / tr(B M^-1),
 
-and errors hidden from all samples cost about that much more on new inputs. MiniLM at two bits, 256 sentences: 1.21 to
-1.26 foretold for its matrices of 384 columns and 1.71 for those of 1,536; 1.21 to 1.36 and 1.76 measured. A loss that
-is predicted by B knows most of that already: new inputs cost tr(A2 M^-1) / tr(B M^-1) times as much.
+and errors shaped to all samples cost about that much more on new inputs. It goes with the rate: at few bits mu is
+large, and errors are hardly shaped (`optimism`). The same by A1 in the place of B is no use: half of the samples hide
+about twice what all of them do.
 """
 
 from typing import Any, Final, NamedTuple
@@ -29,9 +29,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight.importance.optimism import NONE, RATES_BITS, Optimism
+
 Float64 = NDArray[np.float64]
 
-RATE_BITS: Final = 3.0  # a weight: where a network of this kind is of use; at two and four bits rho is much the same
+RATE_BITS: Final = 3.0  # a weight, at which rho is chosen: a network is of use there; two and four give much the same
 HALVINGS: Final = 40  # of the bracket of log2 mu
 BRACKET: Final = (-40.0, 20.0)
 GRID: Final = (
@@ -95,13 +97,11 @@ class Choice(NamedTuple):
 
     Attributes:
         rho: shrinkage for all samples.
-        optimism: what shaped errors cost on new inputs, in what they cost on those measured.
-        beyond: the same, in what the shrunk matrix says that they cost.
+        optimism: what shaped errors cost on new inputs, in what the shrunk matrix says that they cost.
     """
 
     rho: float
-    optimism: float = 1.0
-    beyond: float = 1.0
+    optimism: Optimism = NONE
 
 
 def choose(halves: Float64) -> Choice:
@@ -112,7 +112,7 @@ def choose(halves: Float64) -> Choice:
 
     >>> x = np.random.default_rng(0).standard_normal((2, 500, 3))
     >>> found = choose(np.einsum("hti,htj->hij", x, x))
-    >>> found.rho > 0.5, 1 <= found.optimism < 1.02
+    >>> found.rho > 0.5, 1 <= found.optimism.at(3.0) < 1.02
     (True, True)
     """
     first, second = (half if half.ndim == 3 else half[None] for half in halves)
@@ -123,12 +123,12 @@ def choose(halves: Float64) -> Choice:
     if first.ndim == 3 and first.shape[1] > LARGE:
         return Choice(_for_all(_least_squares(first, second)))
     if first.ndim == 3 and first.shape[1] > EXACT:
-        found = _judged(first.astype(np.float32), second.astype(np.float32))
+        spectra = [_spectra(first.astype(np.float32), second.astype(np.float32))]
     else:
-        found = (_judged(first, second) + _judged(second, first)) / 2
-    best = int(np.argmin(found[:, 0]))
-    optimism, beyond = (max(1.0, round(float(times), DIGITS)) for times in found[best, 1:])
-    return Choice(_for_all(GRID[best]), optimism, beyond)
+        spectra = [_spectra(first, second), _spectra(second, first)]
+    best = int(np.argmin(np.mean([_bits_lost(*each) for each in spectra], axis=0)))
+    times = np.mean([_more(*each, GRID[best]) for each in spectra], axis=0)
+    return Choice(_for_all(GRID[best]), Optimism(tuple(max(1.0, round(float(each), DIGITS)) for each in times)))
 
 
 def _for_all(rho: float) -> float:
@@ -136,26 +136,33 @@ def _for_all(rho: float) -> float:
     return rho / (2 - rho)
 
 
-def _judged(first: NDArray[Any], second: NDArray[Any]) -> Float64:
-    """Half the log2 of J at each rho of the grid, optimism by the first half, and by the shrunk one: [rho, 3]."""
-    values, seen = _spectra(first, second)
-    own = _normal(values)
-    rows = []
+def _bits_lost(values: Float64, seen: Float64) -> Float64:
+    """Half the log2 of J at each rho of the grid: [rho]."""
+    lost = []
     for rho in GRID:
         b = (1 - rho) * values + rho
-        mu = _ridge(b)
-        lost, here, believed = (mu[:, 0] * np.mean(a / (b + mu), axis=1) for a in (seen, own, b))
-        bits = 0.5 * np.mean(np.log2(lost))
-        rows.append((bits, np.mean(lost) / np.mean(here), np.mean(lost) / np.mean(believed)))
-    return np.array(rows)
+        mu = _ridge(b, RATE_BITS)
+        lost.append(0.5 * np.mean(np.log2(mu[:, 0] * np.mean(seen / (b + mu), axis=1))))
+    return np.array(lost)
 
 
-def _ridge(b: Float64) -> Float64:
-    """Mu of each group at which its eigenvalues get RATE_BITS a weight."""
+def _more(values: Float64, seen: Float64, rho: float) -> Float64:
+    """Optimism of the shrunk matrix at each rate: [rates]."""
+    b = (1 - rho) * values + rho
+    times = []
+    for rate_bits in RATES_BITS:
+        mu = _ridge(b, rate_bits)
+        lost, believed = (float(np.sum(mu[:, 0] * np.mean(a / (b + mu), axis=1))) for a in (seen, b))
+        times.append(lost / believed)
+    return np.array(times)
+
+
+def _ridge(b: Float64, rate_bits: float) -> Float64:
+    """Mu of each group at which its eigenvalues get so many bits a weight: [groups, 1]."""
     low, high = (np.full((len(b), 1), end) for end in BRACKET)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        above = 0.5 * np.mean(np.log2(1 + b * np.exp2(-middle)), axis=1, keepdims=True) > RATE_BITS
+        above = 0.5 * np.mean(np.log2(1 + b * np.exp2(-middle)), axis=1, keepdims=True) > rate_bits
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     return np.asarray(np.exp2(high))
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netweight.checkpoint.pages import give_back
+from netweight.importance.optimism import NONE, Optimism
 
 BLOCK = 1 << 18
 TINY = float(np.finfo(np.float32).tiny)  # smaller numbers have no relative precision: they count as zeros
@@ -37,7 +38,7 @@ class Stat:
         inputs: A, float64 [groups, n, n], n the columns: second moment of the inputs, times what makes the loss nats.
         outputs: G, float64 [O] for a diagonal or [O, O]: second moment of the outputs' gradients.
         samples: independent inputs that the statistics are a mean of.
-        optimism: what errors shaped to A cost on new inputs, in the loss above; errors that were not shaped cost it.
+        optimism: what errors shaped to A cost on new inputs, in the loss above, by rate; those not shaped cost it.
         spent: nobody looks at A after a codec was given it, so that the codec may overwrite it.
     """
 
@@ -48,7 +49,7 @@ class Stat:
     inputs: Matrix | None = field(default=None, compare=False, repr=False)
     outputs: Matrix | None = field(default=None, compare=False, repr=False)
     samples: int = 0
-    optimism: float = field(default=1.0, repr=False)
+    optimism: Optimism = field(default=NONE, repr=False)
     spent: bool = field(default=False, compare=False, repr=False)
 
     @property

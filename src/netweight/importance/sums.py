@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from netweight.checkpoint.pages import give_back
 from netweight.errors import UsageError
+from netweight.importance.optimism import NONE, Optimism, most
 from netweight.importance.shrink import Choice, choose, shrink, toward_mean
 from netweight.importance.stat import BLOCK, Stat
 
@@ -77,14 +78,12 @@ class Shrinkage(NamedTuple):
     Attributes:
         inputs: rho of A; 0 is the measured matrix, 1 its diagonal.
         outputs: rho of G.
-        optimism: what errors hidden from A cost on new inputs, in what they cost on those measured.
-        beyond: the same, in what the shrunk A says that they cost.
+        optimism: what errors shaped to the shrunk A cost on new inputs, in what it says that they cost, by rate.
     """
 
     inputs: float
     outputs: float
-    optimism: float = 1.0
-    beyond: float = 1.0
+    optimism: Optimism = NONE
 
 
 class Judge:
@@ -106,8 +105,8 @@ class Judge:
 
 def shrinkage(sums: Sums, judge: Judge) -> Shrinkage:
     """What each half would have chosen, had it known the other."""
-    rho, optimism, beyond = Choice(0.0) if sums.inputs is None else judge.choose(sums.inputs)
-    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs).rho, optimism, beyond)
+    rho, optimism = Choice(0.0) if sums.inputs is None else judge.choose(sums.inputs)
+    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs).rho, optimism)
 
 
 def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
@@ -129,14 +128,14 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
         if g.ndim == 2:
             g = _even(g, sums.outputs)
     if not any(sums.tokens):
-        return _whole(a, g, counts, 1.0 if by is None else by.beyond)
+        return _whole(a, g, counts, NONE if by is None else by.optimism)
     diagonal = g if g.ndim == 1 else np.diagonal(g)
     scale = float(np.mean(diagonal))
     g = g / scale if scale > 0 else np.ones_like(g) if g.ndim == 1 else np.eye(len(g))
     total = sum(sums.tokens)
     a *= scale / (max(total, 1.0) * max(counts.predictions, 1.0))
     samples = round(min(total, counts.samples * float(MOST_TOKENS)))
-    return Stat(inputs=a, outputs=g, samples=samples, optimism=1.0 if by is None else by.beyond)
+    return Stat(inputs=a, outputs=g, samples=samples, optimism=NONE if by is None else by.optimism)
 
 
 def _total(halves: Float64) -> Float64:
@@ -163,7 +162,7 @@ def _even(g: Float64, halves: Float64) -> Float64:
     return g
 
 
-def _whole(a: Float64, g: Float64, counts: Counts, optimism: float) -> Stat:
+def _whole(a: Float64, g: Float64, counts: Counts, optimism: Optimism) -> Stat:
     """Make it of E[D^T D] by group and of E[D D^T]: each has the trace of I_w, so G gets a mean of 1 in each group."""
     rows = len(g) // len(a)
     diagonal = (g if g.ndim == 1 else np.diagonal(g)).reshape(len(a), rows)
@@ -221,8 +220,8 @@ def merged(uses: list[Stat]) -> Stat:
         inputs = inputs + use.weight * a
         rows = rows + use.weight * diagonal * float(np.mean(np.diagonal(a, axis1=1, axis2=2)))
     outputs = rows / max(float(np.mean(rows)), float(np.finfo(float).tiny))
-    samples, optimism = (max(values) for values in zip(*((use.samples, use.optimism) for use in uses), strict=True))
-    return Stat(inputs=inputs, outputs=outputs, samples=int(samples), optimism=optimism)
+    samples = max(use.samples for use in uses)
+    return Stat(inputs=inputs, outputs=outputs, samples=samples, optimism=most(use.optimism for use in uses))
 
 
 def dense_diagonal(stat: Stat) -> NDArray[np.float32]:
