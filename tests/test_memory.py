@@ -12,9 +12,11 @@ import pytest
 from netweight import kernels
 from netweight.checkpoint.infos import TensorInfo
 from netweight.checkpoint.safetensors_io import write_safetensors
+from netweight.freed import TRIM
 from netweight.importance.core import Importance
 from netweight.importance.record import Record
 from netweight.importance.sums import Sums
+from netweight.single import LAPACK
 
 SHAPES = {"embedding": (49_152, 256), "wide": (64, 1024), **{f"small.{j}": (256, 256) for j in range(6)}}
 # What a process keeps beside arrays: two threads' work space of BLAS, the interpreter's objects and small blocks.
@@ -61,6 +63,25 @@ def test_the_peak_is_bounded_by_the_largest_layer(network, tmp_path):
     assert out.stat().st_size < 5e6
     assert sweep <= bound + BESIDE_BYTES, f"{sweep / 1e6:.0f} MB, bound {bound / 1e6:.0f}"
     assert encode <= bound + BESIDE_BYTES, f"{encode / 1e6:.0f} MB, bound {bound / 1e6:.0f}"
+
+
+@pytest.mark.skipif(kernels.backend() != "c", reason="the NumPy path takes minutes")
+@pytest.mark.skipif(TRIM is None or LAPACK is None, reason="memory that is freed stays, or double precision is taken")
+def test_a_wide_layer_is_worked_on_in_less_than_twice_its_sums(tmp_path):
+    """LAPACK's copy, work space and eigenvectors are two and a half of its sums in double precision."""
+    rows, columns = 64, 1536
+    random = np.random.default_rng(0)
+    w = (random.standard_normal((rows, columns)) / 16).astype(np.float32)
+    x = random.standard_normal((2, 512, columns))
+    inputs = (np.swapaxes(x, 1, 2) @ x)[:, None] + 256 * np.eye(columns)
+    sums = Sums((rows, columns), inputs, random.uniform(0.5, 2, (2, rows)), (500.0, 500.0))
+    importance, out, plan = tmp_path / "importance", tmp_path / "out.nwt", tmp_path / "plan.json"
+    Importance({"w": (sums,)}, Record(samples=1000, predictions=1000.0)).save(importance)
+    write_safetensors(tmp_path / "x.safetensors", [(TensorInfo("w", "F32", w.shape), lambda: w)])
+    given = [tmp_path / "x.safetensors", "--importance", importance, "--quiet"]
+    for command in (["plan", *given, "--bits=2.2", "-o", plan], ["compress", *given, "--plan", plan, "-o", out]):
+        peak = peak_above_idle(*command)
+        assert peak < 1.95 * inputs.nbytes, f"{command[0]}: {peak / inputs.nbytes:.2f} times its sums"
 
 
 def peak_above_idle(*command: object) -> int:

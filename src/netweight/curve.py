@@ -16,6 +16,7 @@ from netweight.codecs.exact import Exact
 from netweight.codecs.machine import machine_of
 from netweight.codecs.registry import choose
 from netweight.dtypes import is_float, to_float32
+from netweight.freed import give_back_freed
 from netweight.importance.given import held_bytes, spent, stats_of
 from netweight.importance.prior import OCTAVES, spans
 from netweight.importance.stat import Stat
@@ -213,5 +214,6 @@ def _curve(
     if (exact and not refines) or not points:
         points += Exact().sweep(raw, info.dtype)
     checkpoint.forget()
+    give_back_freed(raw.nbytes + (0 if stat.inputs is None else stat.inputs.nbytes))
     chains = [hull(p for p in points if p.codec == codec) for codec in dict.fromkeys(p.codec for p in points)]
     return Curve(name, info.size, tuple(itertools.chain.from_iterable(chains)))

@@ -58,16 +58,16 @@ class Device:
     def _sent(self, a: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(a)).to(self.place)
 
-    def product(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    def product(self, a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
         """Give a b."""
         return _fetched(self._sent(a) @ self._sent(b))
 
-    def eigh(self, a: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def eigh(self, a: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Eigenvalues, ascending, and eigenvectors."""
         values, basis = torch.linalg.eigh(self._sent(a))
         return _fetched(values), _fetched(basis)
 
-    def cholesky(self, a: NDArray[np.float64]) -> NDArray[np.float64]:
+    def cholesky(self, a: NDArray[np.floating]) -> NDArray[np.floating]:
         """Lower triangular L of a = L L^T."""
         return _fetched(torch.linalg.cholesky(self._sent(a)))
 
@@ -82,8 +82,8 @@ class Device:
         return OnDevice(host, self.place, start.clone(), start, self._sent(m), self._sent(paid[0]), tilt, tables)
 
 
-def _fetched(a: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = a.cpu().numpy()
+def _fetched(a: Tensor) -> NDArray[np.floating]:
+    found: NDArray[np.floating] = a.cpu().numpy()
     return found
 
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from netweight.single import LARGE
+
 __all__ = ["Need", "need_of_encoding", "need_of_sweep", "room", "run"]
 
 LONGER: Final = 1.15  # what less memory may cost, in the time that is foretold without any limit
-AT_ONCE: Final = 1 << 20  # weights that are worked on in double precision
+AT_ONCE: Final = 1 << 18  # weights that are worked on in double precision
 GROWTH: Final = 1.25  # from one room that is tried to the next
 
 _Item = TypeVar("_Item")
@@ -33,14 +35,14 @@ class Need(NamedTuple):
 
 
 def need_of_sweep(size: int, sums_bytes: int) -> Need:
-    """Memory and seconds of predicting a tensor: of what was measured five squares are there in a decomposition.
+    """Memory and seconds of predicting a tensor.
 
     Args:
         size: weights.
         sums_bytes: of what was measured.
     """
-    cost = 9e-12 * sums_bytes**1.5 + 1e-7 * size + measured_s(size, sums_bytes, 0.3)
-    return Need(5 * sums_bytes // 2 + 16 * min(size, AT_ONCE), cost)
+    cost = 5.5e-12 * sums_bytes**1.5 + 1e-7 * size + measured_s(size, sums_bytes, 0.3)
+    return Need(max(decomposed_bytes(sums_bytes) + 16 * min(size, AT_ONCE), 4 * size), cost)
 
 
 def need_of_encoding(size: int, sums_bytes: int) -> Need:
@@ -50,8 +52,16 @@ def need_of_encoding(size: int, sums_bytes: int) -> Need:
         size: weights.
         sums_bytes: of what was measured.
     """
-    most = max(5 * sums_bytes // 2 + 16 * min(size, AT_ONCE), 8 * size)
-    return Need(most, 5.2e-12 * sums_bytes**1.5 + 3.5e-7 * size + measured_s(size, sums_bytes, 0.2))
+    most = max(decomposed_bytes(sums_bytes) + 16 * min(size, AT_ONCE), 8 * size)
+    return Need(most, 2.6e-12 * sums_bytes**1.5 + 3e-7 * size + measured_s(size, sums_bytes, 0.2))
+
+
+def decomposed_bytes(sums_bytes: int) -> int:
+    """Memory of a decomposition of what was measured in two halves, as measured: five squares, or six small ones.
+
+    Large ones are in single precision (`single`).
+    """
+    return 6 * sums_bytes // 4 if sums_bytes > 2 * 8 * LARGE**2 else 5 * sums_bytes // 2
 
 
 def measured_s(size: int, sums_bytes: int, most_s: float) -> float:

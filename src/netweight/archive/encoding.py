@@ -22,8 +22,9 @@ from netweight.entropy.planes import decode_planes_chunk, decode_planes_head, en
 from netweight.entropy.small import varint
 from netweight.entropy.stream import IntStream, Piece, encode_section
 from netweight.errors import UsageError
+from netweight.freed import give_back_freed
 from netweight.importance.given import spent
-from netweight.importance.stat import Stat
+from netweight.importance.stat import Stat, largest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,10 @@ def encode_member(checkpoint: Checkpoint, stats: Mapping[str, Stat], job: Job, p
         parts = codec.on(device).encode(w, stat if codec.structured else stat.flat(), job.knobs[place])
     except UsageError as error:  # codecs know no names
         raise UsageError(f"{name!r}: {error.fact}", error.remedy) from None
+    freed_bytes = w.nbytes + (0 if stat.inputs is None else stat.inputs.nbytes)
     del w, stat
     checkpoint.forget()
+    give_back_freed(freed_bytes)
     return parts
 
 
@@ -130,7 +133,7 @@ def _weights(checkpoint: Checkpoint, name: str, codec: Codec) -> NDArray[np.floa
         raise UsageError(fact, "Plan it with 'exact'.")
     w = to_float32(checkpoint.read(name), info.dtype).reshape(info.shape)
     with np.errstate(invalid="ignore"):
-        whole = bool(np.isfinite(np.sum(w, dtype=np.float64)))
+        whole = bool(np.isfinite(largest_of(w)))
     if not (w.size and whole):
         what = "holds NaN or infinity" if w.size else "is empty"
         raise UsageError(f"The codec {codec.id!r} cannot take {name!r}, which {what}.", "Plan it with 'exact'.")

@@ -110,7 +110,7 @@ def _structured(rows: Rows, stat: Stat, spread: Spread) -> Components:
     if spread == "inputs" and rows.directions is not None:
         spectra = spectra * rows.directions
     elif spread in ("kernels", "inputs") and len(rows.kernel) > 1:
-        spectra = np.maximum(np.linalg.eigvalsh(_with_kernel(stat.inputs, rows.kernel)), 0.0)
+        spectra = np.maximum(np.linalg.eigvalsh(_with_kernel(np.asarray(stat.inputs, np.float64), rows.kernel)), 0.0)
     return _products(list(zip(output_scales(rows, stat, spread), spectra, strict=True)))
 
 

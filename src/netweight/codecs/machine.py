@@ -5,11 +5,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from netweight import single
 from netweight.errors import UsageError
 from netweight.kernel_types import Bytes, Float32, Int16, Int32, Uint16
 from netweight.kernels_feedback import Columns, Successive
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
 
 class Work(Protocol):
@@ -20,7 +21,7 @@ class Work(Protocol):
 
 
 class Machine(Protocol):
-    """Linear algebra in double precision, of one matrix or a stack of them, and the search for integers."""
+    """Linear algebra of one matrix or a stack of them, in their own precision, and the search for integers."""
 
     def product(self, a: Array, b: Array) -> Array:
         """Give a b."""
@@ -46,12 +47,11 @@ class Host:
 
     def eigh(self, a: Array) -> tuple[Array, Array]:
         """Eigenvalues, ascending, and eigenvectors."""
-        values, basis = np.linalg.eigh(a)
-        return values, basis
+        return single.eigh(a)
 
     def cholesky(self, a: Array) -> Array:
         """Lower triangular L of a = L L^T."""
-        return np.asarray(np.linalg.cholesky(a), np.float64)
+        return single.cholesky(a)
 
     def columns(
         self, x: Float32, m: Float32, down: Float32 | None, paid: tuple[Float32, Float32], how: Successive, rate: Int32

@@ -13,9 +13,9 @@ from netweight.entropy.layout import Layout
 from netweight.importance.stat import Stat
 from netweight.kernels import Float32
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 
-AT_ONCE = 1 << 20  # weights in double precision: a matrix is worked on by blocks of rows
+AT_ONCE = 1 << 18  # weights in double precision: a matrix is worked on by blocks of rows
 LEAST = 2.0**-40  # of the mean g: what a row counts for at least, so that logarithms are finite
 
 
@@ -36,7 +36,8 @@ class Matrix:
 
     Attributes:
         w: float32 [groups, rows of one, n].
-        a: float64 [groups, n, n]; half of the sum of g_o e_o a e_o^T is the loss of errors e_o of rows o.
+        a: float64, or float32 where nothing is lost by it (`single`), [groups, n, n]; half of the sum of
+            g_o e_o a e_o^T is the loss of errors e_o of rows o.
         layout: scan.
         g: float64 [groups, rows of one], of mean 1: what the outputs of the rows count for; None where all count alike.
         full: float64 [rows, rows]: G of one group, with the diagonal g; None where only that is known, or worth it.
@@ -55,13 +56,13 @@ class Matrix:
         totals = [0.0] * len(others)
         for part in blocks(v.shape) if self.full is None else (slice(None),):
             some = v[:, part]
-            through = self.machine.product(some.astype(np.float64), self.a)
+            through = self.machine.product(some.astype(self.a.dtype, copy=False), self.a)
             if self.full is not None:
-                through = self.machine.product(self.full, through)
+                through = self.machine.product(self.full.astype(through.dtype, copy=False), through)
             elif self.g is not None:
                 through *= self.g[:, part, None]
             for at, u in enumerate(others):
-                totals[at] += float(np.sum(through * (some if u is v else u[:, part])))
+                totals[at] += float(np.sum(np.multiply(through, some if u is v else u[:, part], dtype=np.float64)))
             give_back(self.w[0, part])
         return totals
 

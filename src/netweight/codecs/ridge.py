@@ -14,7 +14,7 @@ ridge has paid already, lambda |v|^2, and the entries can be chosen one after th
 2026 (the channel), Dutilleul 1999 (the nearest Kronecker product).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from netweight.checkpoint.pages import give_back
 from netweight.codecs.machine import Machine
 from netweight.codecs.matrix import LEAST, Array, Matrix, blocks
+from netweight.freed import give_back_freed
 
 FLOOR = 1e-9  # least ridge, of the mean diagonal: A may be singular
 ROUNDS, CLOSE = 60, 1e-12  # of Newton's method for ln lambda, and the step that ends it
 TINY = np.finfo(np.float64).tiny
 RISE = 1e-3  # least slope that a step of it believes
+SINGLE = 2.0**60  # ridge below which A + mu is within single precision, where A is
 FIXED = 12  # rounds between gamma and mu
 FEW_ROWS = 64  # that are worked on at a time where several arrays of a matrix's size would be made
 BINS = 16  # of an octave: rows of nearly the same g share their sums
@@ -68,7 +70,7 @@ class Spectrum:
     Attributes:
         matrix: weights and moments.
         values: eigenvalues a_j, [groups, n].
-        basis: eigenvectors, [groups, n, n].
+        basis: eigenvectors, [groups, n, n], in the precision of the moments.
         weights: g_i, [groups, rows]: the diagonal of G or its eigenvalues.
         size: mean of a_j w_ij^2 in each row as stored, [groups, rows].
         bins: the different g of all groups, coarsely, [bins].
@@ -99,9 +101,9 @@ class Spectrum:
     def of(cls, matrix: Matrix) -> "Spectrum":
         """Decompose."""
         machine = matrix.machine
-        values, basis = machine.eigh(matrix.a)
+        found, basis = machine.eigh(matrix.a)
         groups, height, n = matrix.w.shape
-        values = np.maximum(values, 0.0)
+        values = np.maximum(found.astype(np.float64), 0.0)
         weights, rows, turned = np.ones((groups, height)) if matrix.g is None else matrix.g, None, None
         if matrix.full is not None:
             found, rows = machine.eigh(matrix.full)
@@ -111,14 +113,16 @@ class Spectrum:
         counts, energy = np.zeros((groups, level.size)), np.zeros((groups, level.size, n))
         size = np.empty((groups, height))
         for part in blocks(matrix.w.shape) if rows is None else (slice(None),):
-            along = machine.product(matrix.w[:, part].astype(np.float64), basis)
+            along = machine.product(matrix.w[:, part].astype(basis.dtype, copy=False), basis)
             size[:, part] = np.einsum("grj,grj,gj->gr", along, along, values) / n
             if rows is not None:
-                along = turned = machine.product(rows.T, along)
+                along = turned = machine.product(rows.T.astype(along.dtype, copy=False), along)
             for g in range(groups):
                 np.add.at(counts[g], at[g, part], 1)
-                np.add.at(energy[g], at[g, part], np.square(along[g]))
+                np.add.at(energy[g], at[g, part], np.square(along[g], dtype=np.float64))
             give_back(matrix.w[0, part])
+        del along
+        give_back_freed(basis.nbytes)
         bins = np.bincount(at.reshape(-1), weights.reshape(-1)) / counts.sum(axis=0)
         return cls(matrix, values, basis, weights, size, bins, at, counts, energy, rows, turned)
 
@@ -126,7 +130,7 @@ class Spectrum:
         """Some rows of w along the eigenvectors, also those of G where that is full: [groups, some, n]."""
         if self.turned is not None:
             return self.turned[:, rows]
-        return self.matrix.machine.product(self.matrix.w[:, rows].astype(np.float64), self.basis)
+        return self.matrix.machine.product(self.matrix.w[:, rows].astype(self.basis.dtype, copy=False), self.basis)
 
     def _products(self) -> Array:
         """Eigenvalues g_i a_j by bin: [groups, bins, n]."""
@@ -199,7 +203,8 @@ class Spectrum:
         shrunk = np.empty((self.values.shape[1], len(mu), count), np.float32).transpose(1, 2, 0)
         if self.rows is not None:
             kept = self._kept(ridge, slice(None))
-            kept = machine.product(self.rows if rows is None else self.rows[rows], kept)
+            turn = self.rows if rows is None else self.rows[rows]
+            kept = machine.product(turn.astype(kept.dtype, copy=False), kept)
             shrunk[:] = machine.product(kept, np.swapaxes(self.basis, 1, 2))
         for part in blocks(shrunk.shape) if self.rows is None else ():
             kept = self._kept(ridge, part if rows is None else rows[part])
@@ -223,6 +228,10 @@ class Spectrum:
     def _factor(self, mu: Array) -> Array:
         """Factor of A + mu. A changes for as long as that takes: it may be the largest thing in memory."""
         a, at = self.matrix.a, range(self.matrix.a.shape[1])
+        scale = np.maximum(mu / SINGLE, 1.0)
+        if scale.max() > 1 and a.dtype == np.float32:  # of w next to nothing is left
+            own = replace(self, matrix=replace(self.matrix, a=a * (1 / scale[:, None, None]).astype(a.dtype)))
+            return np.asarray(own._factor(mu / scale) * np.sqrt(scale[:, None, None]).astype(a.dtype))
         diagonal = a[:, at, at]
         a[:, at, at] = diagonal + mu[:, None]
         try:
@@ -248,7 +257,7 @@ class Spectrum:
         weights = self.weights[:, some]
         left = weights[:, :, None] * self.values[:, None]
         left *= np.square(ridge[:, None, None] / (left + ridge[:, None, None]))
-        left *= np.square(self.along(some))
+        left *= np.square(self.along(some), dtype=np.float64)
         return np.asarray(np.sum(left, axis=2) + self._noise(theta, ridge, weights))
 
     def expected_sum(self, theta: float) -> float:
@@ -263,7 +272,8 @@ class Spectrum:
         """Loss of some rows that the channel expects, twice, were each measured by V_ii^2 alone."""
         _, _, mu = self._nearest(found.mu)
         bias = self.matrix.w[:, rows] - found.shrunk
-        lost = np.sum(self.matrix.machine.product(bias, self.matrix.a) * bias, axis=2) * np.square(found.rows[:, rows])
+        through = self.matrix.machine.product(bias.astype(self.matrix.a.dtype, copy=False), self.matrix.a)
+        lost = np.sum(np.multiply(through, bias, dtype=np.float64), axis=2) * np.square(found.rows[:, rows])
         return float(np.sum(lost)) + theta * rows.size * float(np.sum(self.values / (self.values + mu[:, None])))
 
     def noise(self, found: Target, rows: int) -> Array:
@@ -271,7 +281,7 @@ class Spectrum:
         _, _, mu = self._nearest(found.mu)
         white = np.random.default_rng(0).standard_normal((len(mu), rows, self.values.shape[1]))
         white /= np.sqrt(self.values + mu[:, None])[:, None]
-        return self.matrix.machine.product(white, np.swapaxes(self.basis, 1, 2))
+        return self.matrix.machine.product(white.astype(self.basis.dtype, copy=False), np.swapaxes(self.basis, 1, 2))
 
     def rates(self, theta: float) -> Array:
         """Bits of each row, or eigenvector of G, that the channel expects: [groups, rows]."""

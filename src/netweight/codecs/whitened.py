@@ -38,7 +38,7 @@ def prepare(layout: Layout, found: Target, step: float, rows: NDArray[np.intp] |
     """
     n = found.shrunk.shape[2]
     groups, height = found.rows.shape
-    diagonal = np.diagonal(found.factor, axis1=1, axis2=2)
+    diagonal = np.diagonal(found.factor, axis1=1, axis2=2).astype(np.float64)
     logs = np.log2(diagonal)
     table_bits = TABLE_BITS[layout.plane > 0]
     by_column = exponents(logs.mean(axis=0) - logs.mean(), groups * height, table_bits)

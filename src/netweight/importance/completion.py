@@ -101,7 +101,7 @@ def _middle(importance: Importance, checkpoint: Checkpoint, names: Mapping[str, 
         info = checkpoint.infos[new]
         if len(info.shape) >= 2 and is_float(info.dtype) and info.size:
             w = to_float32(np.ascontiguousarray(checkpoint.read(new)), info.dtype)
-            found.append(importance.raw(old).flat().weight * mean_square(w))
+            found.append(importance.mean(old) * mean_square(w))
             checkpoint.forget()
     positive = [value for value in found if value > 0 and np.isfinite(value)]
     return float(np.median(positive)) if positive else 1.0

@@ -12,7 +12,7 @@ from netweight.importance.completion import Renamed, complete
 from netweight.importance.files import Opened, read_entries, write_entries
 from netweight.importance.record import Record
 from netweight.importance.stat import Stat
-from netweight.importance.sums import ARRAYS, Counts, Judge, Shrinkage, Sums, merged, shrinkage, stat
+from netweight.importance.sums import ARRAYS, Counts, Judge, Shrinkage, Sums, averaged, merged, shrinkage, stat
 
 __all__ = ["Importance", "Record"]
 
@@ -90,6 +90,16 @@ class Importance(Mapping[str, Stat]):
     def raw(self, name: str) -> Stat:
         """Give the importance of a tensor as measured: plain means, without any shrinkage."""
         return self._stat(name, shrunk=False)
+
+    def mean(self, name: str) -> float:
+        """Give the mean importance of a weight as measured, which takes no more than the moments' diagonals."""
+        entry = self._entries[name]
+        if isinstance(entry, Stat):
+            return self.raw(name).flat().weight
+        counts = Counts(self.record.samples, self.record.predictions)
+        found = merged([stat(averaged(use), counts, None) for use in entry])
+        self.forget()
+        return found.flat().weight * self._factors.get(name, 1.0)
 
     def shrinkage(self, name: str) -> tuple[Shrinkage, ...]:
         """Give (rho of inputs, rho of outputs, optimism) for each use of the tensor; see `sums.Shrinkage`."""

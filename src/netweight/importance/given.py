@@ -9,9 +9,11 @@ from typing import Any
 from netweight.checkpoint import Checkpoint
 from netweight.dtypes import is_float
 from netweight.errors import UsageError
+from netweight.freed import give_back_freed
 from netweight.importance.core import Importance
 from netweight.importance.prior import prior
 from netweight.importance.stat import PLAIN, Stat
+from netweight.single import single
 
 __all__ = ["held_bytes", "record_of", "spent", "stats_of"]
 
@@ -52,9 +54,18 @@ def held_bytes(importance: Mapping[str, Stat] | None, name: str) -> int:
 def spent(importance: Mapping[str, Stat], name: str) -> Stat:
     """Give the importance of a tensor to a codec that may overwrite it; sums over samples give a new one each time.
 
+    Large moments are in single precision where nothing is lost by it: they are the largest thing in memory.
+
     >>> spent({"w": Stat(2.0)}, "w").spent, spent({}, "w").weight
     (False, 1.0)
     """
     stat = importance.get(name, PLAIN)
     summed = isinstance(importance, Importance) and name in importance and importance.is_summed(name)
-    return replace(stat, spent=True) if summed else stat
+    if not summed:
+        return stat
+    if stat.inputs is not None:
+        moments = single(stat.inputs, stat.flat().weight)
+        freed_bytes = 0 if moments is stat.inputs else stat.inputs.nbytes
+        stat = replace(stat, inputs=moments)
+        give_back_freed(freed_bytes)
+    return replace(stat, spent=True)

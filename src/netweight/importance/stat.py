@@ -11,7 +11,7 @@ from netweight.importance.optimism import NONE, Optimism
 BLOCK = 1 << 18
 TINY = float(np.finfo(np.float32).tiny)  # smaller numbers have no relative precision: they count as zeros
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Stat:
         diagonal: I_i / weight in the tensor's shape, float32; 0 or larger.
         quartic: Q_i in the tensor's shape, float32; 0 or larger. Only with a diagonal: a quarter of E[(d^2 L)^2] beside
             E[(d L)^2] is the gradient + Hessian objective of Gao et al. 2019.
-        inputs: A, float64 [groups, n, n], n the columns: second moment of the inputs, times what makes the loss nats.
+        inputs: A, float64 or float32 [groups, n, n], n the columns: second moment of the inputs, times what makes the
+            loss nats.
         outputs: G, float64 [O] for a diagonal or [O, O]: second moment of the outputs' gradients.
         samples: independent inputs that the statistics are a mean of.
         optimism: what errors shaped to A cost on new inputs, in the loss above, by rate; those not shaped cost it.
@@ -66,7 +67,7 @@ class Stat:
         if self.diagonal is not None:
             mean = float(np.mean(self.diagonal, dtype=np.float64))
         elif self.inputs is not None:
-            mean = float(np.mean(np.diagonal(self.inputs, axis1=1, axis2=2)))
+            mean = float(np.mean(np.diagonal(self.inputs, axis1=1, axis2=2), dtype=np.float64))
             if self.outputs is not None:
                 mean *= float(np.mean(self.outputs if self.outputs.ndim == 1 else np.diagonal(self.outputs)))
         else:
@@ -112,15 +113,16 @@ class Stat:
         groups, n, _ = self.inputs.shape
         e = error.reshape(-1, n)
         if self.outputs is not None and self.outputs.ndim == 2:
-            e = e.astype(np.float64)
-            through = np.concatenate([part @ a for part, a in zip(np.split(e, groups), self.inputs, strict=True)])
-            return float(np.sum((self.outputs @ e) * through))
-        height, step = len(e) // groups, max(1, 4 * BLOCK // n)
+            parts = np.split(e.astype(self.inputs.dtype, copy=False), groups)
+            through = np.concatenate([part @ a for part, a in zip(parts, self.inputs, strict=True)])
+            return float(np.sum((self.outputs @ e.astype(np.float64)) * through))
+        height, step = len(e) // groups, max(1, BLOCK // n)
         rows = np.empty(len(e))
         for first, a in zip(range(0, len(e), height), self.inputs, strict=True):
             for at in range(first, first + height, step):
-                part = e[at : min(at + step, first + height)].astype(np.float64)
-                rows[at : at + len(part)] = np.einsum("ij,ij->i", part, part @ a)
+                part = e[at : min(at + step, first + height)]
+                through = part.astype(a.dtype, copy=False) @ a
+                rows[at : at + len(part)] = np.einsum("ij,ij->i", part.astype(np.float64), through)
                 give_back(e[at : at + len(part)])
         return float(np.sum(rows) if self.outputs is None else np.dot(rows, self.outputs))
 

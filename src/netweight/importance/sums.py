@@ -1,6 +1,6 @@
 """What `measure` adds up for one tensor, and the Stat that it makes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -148,6 +148,13 @@ def _total(halves: Float64) -> Float64:
         give_back(first[part])
         give_back(second[part])
     return total.reshape(halves.shape[1:])
+
+
+def averaged(sums: Sums) -> Sums:
+    """Sums of the mean column: all that their mean importance needs."""
+    if sums.inputs is None:
+        return sums
+    return replace(sums, inputs=np.diagonal(sums.inputs, axis1=2, axis2=3).mean(axis=2)[:, :, None, None])
 
 
 def _even(g: Float64, halves: Float64) -> Float64:
