@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import netweight as nw
 from netweight import kernels_feedback, kernels_numpy_feedback
 from netweight.cli import main
-from netweight.codecs.base import index_of
+from netweight.codecs.base import STEPS_PER_OCTAVE, index_of
 from netweight.codecs.feedback import Feedback, FeedbackScalar
 from netweight.codecs.matrix import matrix_of
 from netweight.codecs.ridge import Spectrum
@@ -178,6 +178,23 @@ def test_knowing_the_outputs_is_never_much_worse(codec, seed, spread, factor):
         tried.append((8 * its_bytes / w.size, np.log(stat.loss(w, w - other))))
     bits, logs = np.array(sorted(tried)).T
     assert np.exp(np.interp(8 * nbytes / w.size, bits, logs)) <= 1.1 * target
+
+
+def test_rows_that_make_up_for_each_other_are_foretold_by_all_of_them():
+    """Far below what they save each other; and where the loss runs away from one step to the next, each is tried."""
+    w, stat = layer((256, 256))
+    basis = np.linalg.qr(np.random.default_rng(5).standard_normal((256, 256)))[0]
+    stat = replace(stat, outputs=basis * 2.0 ** np.linspace(-14, 0, 256) @ basis.T)
+    codec, nothing = Feedback(), stat.loss(w, w)
+    low = [p for p in codec.sweep(w, stat) if p.bits < 1.1 * w.size and p.loss < 0.99 * nothing]
+    assert min(p.bits for p in low) < 0.15 * w.size
+    for p in low:
+        back, nbytes = there_and_back(codec, w, stat, p.knob)
+        assert 8 * nbytes == pytest.approx(p.bits, rel=0.02, abs=2000)
+        assert stat.loss(w, w - back) == pytest.approx(p.loss, rel=0.04)
+    low.sort(key=lambda p: p.knob)
+    for fine, coarse in itertools.pairwise(low):
+        assert coarse.loss < 2.05 * fine.loss or coarse.knob - fine.knob < 1.1 * STEPS_PER_OCTAVE / 4
 
 
 # ---- end to end

@@ -33,7 +33,8 @@ SPARSE = 0.1
 # Rows that save each other so many bits: at rates below what they save a sample of them says too little. LeNet-5's
 # widest layer (0.75) at 0.07 bits of a sample has 0.20, and five times the loss. MiniLM: 0.0 to 0.7, four layers more.
 BOUND_BITS = 0.7
-CLOSER = tuple(range(-7, -31, -1))  # in place of COARSER: there loss falls by half from one to the next
+CLOSER = tuple(range(-7, -31, -2))  # in place of COARSER: there loss may fall by half from one quarter to the next
+APART = 2.0  # losses of two of them between which one more is tried
 UNSEEN = 1e-4  # of the mean of G's diagonal: rows and directions that count for less are as if they counted for that
 
 
@@ -53,16 +54,22 @@ def preview(codec: str, matrix: Matrix, grid: Grid) -> list[Point]:
     points = [Point(ENTRY_BITS, whole, codec, index_of(64 * float(np.sqrt(energy.max()))))]
     rows = _sample(energy, matrix)
     middle, saved_bits = _middle(spectrum), 0.0 if rows is None else _saved_bits(spectrum)
-    bound = saved_bits > BOUND_BITS
-    for c in (*CLASSES, *(CLOSER if bound else COARSER)):
-        if c < min(CLASSES) and min((point.bits for point in points[1:]), default=0.0) < SPARSE * matrix.w.size:
+    bound_bits = saved_bits * matrix.w.size if saved_bits > BOUND_BITS else 0.0
+
+    def tried(c: int, some: NDArray[np.intp] | None) -> list[Point]:
+        point = _at(codec, index_of(middle * 2.0 ** (-c / 4)), spectrum, some, grid)
+        return [] if point is None or point.loss >= whole else [point]
+
+    for c in CLASSES:
+        found = tried(c, rows)
+        points += tried(c, None) if found and found[0].bits < bound_bits else found
+    for c in CLOSER if bound_bits else COARSER:
+        if min((point.bits for point in points[1:]), default=0.0) < SPARSE * matrix.w.size:
             break
-        q = index_of(middle * 2.0 ** (-c / 4))
-        point = _at(codec, q, spectrum, rows, grid)
-        if bound and point is not None and saved_bits * matrix.w.size > point.bits:
-            point = _at(codec, q, spectrum, None, grid)
-        if point is not None and point.loss < whole:
-            points.append(point)
+        found = tried(c, None if bound_bits else rows)
+        before = max(point.loss for point in points[1:])
+        between = bound_bits and found and found[0].loss > APART * before
+        points += found + (tried(c + 1, None) if between else [])
     return points
 
 
