@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 import netweight as nw
 from netweight.checkpoint import open_checkpoint
 from netweight.cli import main
+from netweight.fitting import fit
 from netweight.importance.core import Importance, Record
 from netweight.importance.stat import Stat
-from netweight.moments import STAY, corrected, moved
+from netweight.moments import STAY, corrected, moved, recoded
 from netweight.norms import EQUAL, Seen, Way, norms_of, seen
+from netweight.pipeline import Coder
 from netweight.secant import secant
 from netweight.trial import Trial
 
@@ -189,13 +191,30 @@ def test_a_network_without_norms_is_coded_as_ever():
 
 def test_secant_moves_them_and_the_file_keeps_its_size():
     model, batches = network(width=48), inputs(5, 9)
-    found = secant(model, batches, nw.measure(model, batches), bits=3.0, rounds=1)
+    weights = sum(tensor.numel() for tensor in model.state_dict().values())
+    found = secant(model, batches, nw.measure(model, batches), bits=2.5, rounds=1)
+    assert 8 * found.archive.nbytes <= 2.5 * weights
     assert found.archive.plan["moments"]["step"] in (0.5, 1.0)
     plain = nw.encode(model, found.plan, nw.measure(model, batches))
     assert abs(found.archive.nbytes - plain.nbytes) < 200
     others = [name for name in plain if not np.array_equal(found.archive[name], plain[name])]
     assert others
     assert all(name.endswith(("running_mean", "running_var")) for name in others)
+
+
+def test_moments_that_need_more_room_are_coded_anew_within_the_size():
+    """The plan that just fits, and moments of which the file is larger: other tensors give way."""
+    torch.manual_seed(2)
+    model, batches = network(width=48), inputs(5, 9)
+    checkpoint, importance = open_checkpoint(model), nw.measure(model, batches)
+    curves, coder = nw.sweep(checkpoint, importance), Coder(checkpoint, importance, None, None)
+    plan, archive = fit(coder, curves, bits=2.0)
+    trial, target = Trial(model, checkpoint, "kl", None), {"size": archive.nbytes - 1}
+    way, other, file = recoded(trial, batches, coder, curves, plan, archive, 0, target)
+    assert way.step
+    assert file.nbytes < archive.nbytes
+    assert other != plan
+    assert recoded(trial, batches, coder, curves, plan, archive, archive.nbytes, target)[1:] == (plan, archive)
 
 
 @pytest.mark.slow

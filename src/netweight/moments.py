@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from netweight.codecs.registry import EXACT
+from netweight.errors import TargetError
+from netweight.fitting import fit, most_bytes
 from netweight.norms import EQUAL, Norm, Seen, Way, norms_of, seen
 from netweight.pipeline import Coder
 from netweight.trial import Tensors, Trial, mean
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from netweight.allocate import Plan
     from netweight.archive import Archive
+    from netweight.curve import Curve
 
 __all__ = ["STAY", "corrected", "moved", "recoded"]
 
@@ -107,28 +110,40 @@ def corrected(
 
 
 def recoded(
-    trial: Trial, batches: Sequence[Any], coder: Coder, plan: Plan, archive: Archive, most_bytes: float
-) -> tuple[Way, Archive]:
-    """A file with moments that are moved as far as is good, if it is of the size asked for; the file given if not.
+    trial: Trial, batches: Sequence[Any], coder: Coder, curves: Mapping[str, Curve], plan: Plan, archive: Archive,
+    spare_bytes: int, target: Mapping[str, Any],
+) -> tuple[Way, Plan, Archive]:  # fmt: skip
+    """A file with moments that are moved as far as is good, and which meets the target too.
 
     Args:
         trial: of the network.
         batches: inputs, as for `corrected`.
         coder: of the network.
-        plan: by which it was coded; the moments are coded by it again.
+        curves: of the tensors.
+        plan: by which it was coded; the moments are coded by it again, and all tensors anew if they take more room.
         archive: the file.
-        most_bytes: of the other.
+        spare_bytes: of a size that is asked for, as for `fit`.
+        target: size, bits, loss or slope.
 
     Returns:
-        The way, `STAY` if nothing is moved, and the file.
+        The way, `STAY` if nothing is moved, the plan and the file.
     """
+    most, plans = most_bytes(curves, **target) - spare_bytes, [plan]
 
     def code(moments: Mapping[str, Any]) -> Archive | None:
-        other = coder.replaced(moments).encode(plan)
-        return other if other.nbytes <= most_bytes else None
+        other = coder.replaced(moments)
+        made = other.encode(plan)
+        if made.nbytes > most:
+            try:
+                found, made = fit(other, curves, **target, spare_bytes=spare_bytes)
+            except TargetError:
+                return None
+            plans.append(found)
+        return made
 
     changed = [name for name, point in plan.choices.items() if point.codec != EXACT]
-    return corrected(trial, batches, archive, changed, code)
+    way, coded = corrected(trial, batches, archive, changed, code)
+    return way, plans[0] if coded is archive else plans[-1], coded
 
 
 @dataclass(frozen=True, slots=True)
