@@ -149,6 +149,7 @@ def encode(
 
     >>> import numpy as np
     >>> source = {"w": np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)}
+    >>> from netweight.allocate import allocate
     >>> archive = encode(source, allocate(sweep(source), loss=50.0))
     >>> 45 < 0.5 * float(np.sum((archive["w"] - source["w"]) ** 2)) < 55
     True
