@@ -158,7 +158,8 @@ all-MiniLM-L6-v2 complete, each stage a process of its own, interpreter, reading
 sentences, the command `plan --bits`, which is the sweep, and `compress --plan`, which encodes (two threads
 each). Of NNCodec the encode call alone. Memory is the peak resident set of the process; *idle* is an interpreter with
 the same packages imported and nothing to do. `measure` sees every layer in one pass and keeps the sums of all of them,
-in two halves that judge each other; with `names=` it takes some tensors at a time."""
+in two halves that judge each other, of symmetric matrices the upper half; the network itself is in its memory too. With
+`names=` it takes some tensors at a time."""
 
 
 def _arguments() -> argparse.Namespace:

@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["give_back_freed"]
+__all__ = ["LEAST_BYTES", "give_back_freed"]
 
 
 def _trim() -> Callable[[int], int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Final
 
 import numpy as np
@@ -9,12 +11,16 @@ import torch
 from torch import Tensor
 
 from netweight.importance.maps import Map, by_sample
-from netweight.importance.sums import HALVES, Sums
+from netweight.importance.packed import PackedSums
+from netweight.importance.sums import HALVES
+from netweight.importance.triangle import Triangle, bands, packed_size
 
 __all__ = ["MatrixSums", "VectorSums"]
 
 CHUNK: Final = 1 << 23  # numbers of unfolded inputs at a time
-AT_ONCE: Final = 256  # vectors that are multiplied together
+AT_ONCE: Final = 128  # vectors that are multiplied together
+BANDS: Final = 12  # of rows: one of them alone is too little work for two threads
+OWN_BYTES: Final = 1 << 16  # from which an array has pages of its own
 
 
 class MatrixSums:
@@ -40,7 +46,7 @@ class MatrixSums:
         self._columns: Tensor | None = None
         self._rows: Tensor | None = None
         self._squares: Tensor | None = None
-        self._waiting: dict[tuple[bool, int], list[Tensor]] = {}
+        self._waiting: dict[tuple[bool, int], tuple[Tensor, int]] = {}
 
     def add_inputs(self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None) -> None:
         """Count the layer's input.
@@ -102,26 +108,29 @@ class MatrixSums:
         if total.ndim == 1:
             total += v.square().sum(0).double().reshape(-1)
         elif v.shape[1] > 1:
-            total += v.permute(1, 2, 0) @ v.permute(1, 0, 2)
+            v = v.permute(1, 0, 2)
+            _add_product(total, v, v)
         else:
-            self._buffer(total[0], (rows, half), v[:, 0])
+            self._buffer(total, (rows, half), v[:, 0])
 
     def _buffer(self, total: Tensor, key: tuple[bool, int], v: Tensor) -> None:
         """Multiply many vectors at a time: for a few of them the sum itself is what takes the time."""
-        waiting = self._waiting.setdefault(key, [])
-        count = sum(map(len, waiting)) + len(v)
-        if count < AT_ONCE:
-            waiting.append(v.clone())  # the model may change what this is a view of
+        if len(v) >= AT_ONCE:
+            _add_product(total, v[None], v[None])
             return
-        v = torch.cat([*waiting, v]) if waiting else v
-        waiting.clear()
-        total += v.T @ v
+        waiting, held = self._waiting.get(key) or (_zeros((AT_ONCE, v.shape[1]), v.dtype, v.device), 0)
+        taken = min(len(v), AT_ONCE - held)
+        waiting[held : held + taken] = v[:taken]
+        if held + taken == AT_ONCE:
+            _add_product(total, waiting[None], waiting[None])
+            waiting[: len(v) - taken] = v[taken:]
+            held = -taken
+        self._waiting[key] = waiting, held + len(v)
 
     def _finish(self) -> None:
-        for (rows, half), waiting in self._waiting.items():
-            if waiting:
-                v = torch.cat(waiting)
-                self._total(rows=rows, device=v.device)[half][0] += v.T @ v
+        for (rows, half), (waiting, held) in self._waiting.items():
+            v = waiting[None, :held]
+            _add_product(self._total(rows=rows, device=v.device)[half], v, v)
         self._waiting = {}
 
     def _total(self, *, rows: bool, device: torch.device) -> Tensor:
@@ -130,12 +139,12 @@ class MatrixSums:
                 r, groups = self.map.rows, self.map.groups
                 block = r // groups
                 full = r <= self.full and not self.map.tokens and block > 1
-                shape = (HALVES, groups, block, block) if full else (HALVES, r)
-                self._rows = torch.zeros(shape, dtype=torch.float64, device=device)
+                shape = (HALVES, groups, packed_size(block)) if full else (HALVES, r)
+                self._rows = _zeros(shape, torch.float64, device)
             return self._rows
         if self._columns is None:
-            n = self.map.columns
-            self._columns = torch.zeros((HALVES, self.map.groups, n, n), dtype=torch.float64, device=device)
+            shape = (HALVES, self.map.groups, packed_size(self.map.columns))
+            self._columns = _zeros(shape, torch.float64, device)
         return self._columns
 
     def _add_squares(self, g: Tensor, x: Tensor, count: int) -> None:
@@ -170,27 +179,32 @@ class MatrixSums:
             columns = self._total(rows=False, device=g.device)[int(halves[j])]
             rows = self._total(rows=True, device=g.device)[int(halves[j])]
             if r.shape[1] < min(r.shape[2], c.shape[2]):
-                columns += c.mT @ ((r @ r.mT) @ c)
+                _add_product(columns, c, (r @ r.mT) @ c)
                 through = (c @ c.mT) @ r
-                rows += r.mT @ through if rows.ndim == 3 else (r * through).sum(1).reshape(-1)
+                if rows.ndim == 2:
+                    _add_product(rows, r, through)
+                else:
+                    rows += (r * through).sum(1).reshape(-1)
             else:
                 d = r.mT @ c
-                columns += d.mT @ d
-                rows += d @ d.mT if rows.ndim == 3 else d.square().sum(2).reshape(-1)
+                _add_product(columns, d, d)
+                if rows.ndim == 2:
+                    _add_product(rows, d.mT, d.mT)
+                else:
+                    rows += d.square().sum(2).reshape(-1)
 
-    def sums(self) -> Sums:
+    def sums(self) -> PackedSums:
         """Give the sums as arrays."""
         self._finish()
         if self.exact:
             assert self._squares is not None
-            return Sums(self.shape, diagonal=_array(self._squares).reshape(self.shape))
+            return PackedSums(self.shape, diagonal=_array(self._squares).reshape(self.shape))
         assert self._columns is not None
         assert self._rows is not None
         a, b = self.tokens
-        rows = self._rows
-        if rows.ndim == 4:  # rows of different groups meet different inputs: nothing is known across
-            rows = _block_diagonal(rows)
-        return Sums(self.shape, _array(self._columns), _array(rows), (a, b))
+        rows = _array(self._rows)
+        outputs = Triangle(self.map.rows // self.map.groups, rows) if rows.ndim == 3 else rows
+        return PackedSums(self.shape, Triangle(self.map.columns, _array(self._columns)), outputs, (a, b))
 
 
 class VectorSums:
@@ -214,7 +228,10 @@ class VectorSums:
         """End a backward pass: square and sum."""
         for name, gradients in self._pending.items():
             squares = gradients.double().square().sum(0)
-            self.totals[name] = self.totals[name] + squares if name in self.totals else squares
+            if name in self.totals:
+                self.totals[name] += squares  # where it is: a sum that moves leaves holes between the activations
+            else:
+                self.totals[name] = squares
         self._pending = {}
 
 
@@ -228,13 +245,29 @@ def _parts(items: Tensor, halves: Tensor, growth: int) -> list[tuple[int, Tensor
     return out
 
 
-def _block_diagonal(blocks: Tensor) -> Tensor:
-    """[2, groups, b, b] to [2, groups b, groups b]."""
-    halves, groups, b, _ = blocks.shape
-    out = blocks.new_zeros(halves, groups, b, groups, b)
-    for k in range(groups):
-        out[:, k, :, k] = blocks[:, k]
-    return out.reshape(halves, groups * b, groups * b)
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left^T right, which is symmetric: [groups, T, n] both, onto the bands [groups, packed_size(n)]."""
+    if len(left) == 1:
+        total, left, right = total[0], left[0], right[0]
+    rows = bands(left.shape[-1])
+    for at in range(0, len(rows), BANDS):
+        some = rows[at : at + BANDS]
+        first, last = some[0][0], some[-1][1]
+        product = left[..., first:last].mT @ right[..., first:]
+        for start, stop, place in some:
+            part = product[..., start - first : stop - first, start - first :]
+            total[..., place].view(*total.shape[:-1], *part.shape[-2:]).add_(part)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that stay for the whole pass, in memory of their own, which goes back to the system when they go.
+
+    Between the activations, which come and go, they would keep the allocator from giving back what those leave.
+    """
+    count = math.prod(shape)
+    if device.type != "cpu" or count * dtype.itemsize < OWN_BYTES:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype=dtype).reshape(shape)
 
 
 def _array(t: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

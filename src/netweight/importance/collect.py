@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from netweight.errors import UsageError
@@ -15,9 +14,9 @@ from netweight.importance.blocks import Replay, can_replay, replay
 from netweight.importance.cotangents import Head
 from netweight.importance.maps import Map, by_sample, map_of
 from netweight.importance.norms import is_norm, norm_gradients
+from netweight.importance.packed import Collected, PackedSums
 from netweight.importance.samples import Batch, output_of
-from netweight.importance.sites import axis_of, covered, flat, join, listen, shapes_of
-from netweight.importance.sums import Sums, joined
+from netweight.importance.sites import axis_of, covered, flat, join, listen, send, shapes_of
 
 __all__ = ["Collector"]
 
@@ -145,7 +144,7 @@ class Collector:
                 )
             targets = [*self._now.roots, *self._others.values()]
             for u in self.head.vectors(z, batch):
-                found = torch.autograd.grad(z, targets, u, retain_graph=True, allow_unused=True)
+                found = send(z, u, targets)
                 self._after_pass(found[len(self._now.roots) :])
             self.samples += batch.count
             self.predictions += self.head.predictions(z, batch)
@@ -247,10 +246,8 @@ class Collector:
         """Take the gradient at a replayed module's output to its inner maps."""
         assert self._now is not None
         batch, inner = self._now.batch, call.replay.inner
-        leaves = [each.output for each in inner]
-        found: Any = torch.autograd.grad(
-            call.replay.output, leaves, call.gradient, retain_graph=True, allow_unused=True
-        )
+        assert call.gradient is not None
+        found = send(call.replay.output, call.gradient, [each.output for each in inner])
         for each, g in zip(inner, found, strict=True):
             if g is None:
                 continue
@@ -284,20 +281,20 @@ class Collector:
             )
         return found[start]
 
-    def sums(self) -> dict[str, tuple[Sums, ...]]:
+    def sums(self) -> Collected:
         """Give what was collected, in the order of the model's tensors; what no gradient reached is left out."""
-        found: dict[str, list[Sums]] = {}
+        found: dict[str, list[tuple[PackedSums, ...]]] = {}
         for key, parts in self.matrices.items():
-            seen = [parts[start].sums() for start in sorted(parts) if parts[start].seen]
+            seen = tuple(self._raised(parts[start].sums()) for start in sorted(parts) if parts[start].seen)
             if len(seen) == len(parts):
-                found.setdefault(key.split("\n")[0], []).append(joined(seen) if len(seen) > 1 else seen[0])
+                found.setdefault(key.split("\n")[0], []).append(seen)
         for name, total in self.vectors.totals.items():
             squares = total.cpu().double().numpy()
-            found.setdefault(name, []).append(Sums(tuple(squares.shape), diagonal=squares))
+            found.setdefault(name, []).append((self._raised(PackedSums(tuple(squares.shape), diagonal=squares)),))
         order = [n for n, _ in self.model.named_parameters()] + [n for n, _ in self.model.named_buffers()]
-        return {name: tuple(self._raised(use) for use in found[name]) for name in order if name in found}
+        return Collected({name: tuple(found[name]) for name in order if name in found})
 
-    def _raised(self, use: Sums) -> Sums:
+    def _raised(self, use: PackedSums) -> PackedSums:
         if not self.mu or use.diagonal is None:
             return use
         return replace(use, diagonal=use.diagonal + self.mu * self.predictions)

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 from netweight.errors import FormatError, UsageError
 from netweight.importance.completion import Renamed, complete
 from netweight.importance.files import Opened, read_entries, write_entries
+from netweight.importance.packed import Collected, PackedSums
 from netweight.importance.record import Record
 from netweight.importance.stat import Stat
 from netweight.importance.sums import ARRAYS, Counts, Judge, Shrinkage, Sums, averaged, merged, shrinkage, stat
@@ -75,7 +76,7 @@ class Importance(Mapping[str, Stat]):
             UsageError: the file exists and `force` is not given.
             OutputError: it cannot be written.
         """
-        known = {name: self._known(name) for name in self._entries}
+        known = {name: self._known(name) for name in self._entries}  # () of a Stat
         write_entries(Path(path), VERSION, self._entries, self.record.to_json(), known, self._factors, force=force)
 
     def __getitem__(self, name: str) -> Stat:
@@ -103,16 +104,15 @@ class Importance(Mapping[str, Stat]):
 
     def shrinkage(self, name: str) -> tuple[Shrinkage, ...]:
         """Give (rho of inputs, rho of outputs, optimism) for each use of the tensor; see `sums.Shrinkage`."""
-        entry = self._entries[name]
-        return self._known(name, entry) if not isinstance(entry, Stat) else ()
+        return self._known(name)
 
     def sums(self, name: str) -> Entry:
         """Give what is stored: the sums of each use of the tensor, or a Stat made by hand."""
         return self._entries[name]
 
     def nbytes(self, name: str) -> int:
-        """Bytes of what is stored of a tensor; of a file nothing is read."""
-        if isinstance(self._entries, Opened | Renamed):
+        """Bytes of what `sums` gives of a tensor; nothing is read or unfolded."""
+        if isinstance(self._entries, Opened | Renamed | Collected):
             return self._entries.nbytes(name)
         entry = self._entries[name]
         parts = (entry,) if isinstance(entry, Stat) else entry
@@ -120,7 +120,7 @@ class Importance(Mapping[str, Stat]):
 
     def is_summed(self, name: str) -> bool:
         """Whether sums over samples are stored of a tensor, of which each look makes a new `Stat`."""
-        return not isinstance(self._entries[name], Stat)
+        return isinstance(self._entries, Collected) or not isinstance(self._entries[name], Stat)
 
     def forget(self) -> None:
         """Give back the memory of what was read from a file so far."""
@@ -193,10 +193,12 @@ class Importance(Mapping[str, Stat]):
     def _known(self, name: str, entry: Entry | None = None) -> tuple[Shrinkage, ...]:
         """Shrinkage of each use, chosen once."""
         if name not in self._shrinkages:
-            entry = self._entries[name] if entry is None else entry
-            if isinstance(entry, Stat):
-                return ()
-            self._shrinkages[name] = tuple(shrinkage(use, self._judge) for use in entry)
+            if isinstance(self._entries, Collected):
+                uses: tuple[Sums | PackedSums, ...] = self._entries.folded(name)
+            else:
+                entry = self._entries[name] if entry is None else entry
+                uses = () if isinstance(entry, Stat) else entry
+            self._shrinkages[name] = tuple(shrinkage(use.inputs, use.outputs, self._judge) for use in uses)
         return self._shrinkages[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -214,7 +216,7 @@ class Importance(Mapping[str, Stat]):
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self._entries, Opened):
             return _reopen, (self._entries.path, self._entries.stamp, self._factors)
-        return _remake, (dict(self._entries), self.record, self._shrinkages, self._factors)
+        return _remake, (self._entries, self.record, self._shrinkages, self._factors)
 
 
 def _of_file(opened: Opened) -> Importance:
@@ -229,7 +231,10 @@ def _added(name: str, a: Entry, b: Entry) -> Entry:
 
 
 def _remake(
-    entries: dict[str, Entry], record: Record, shrinkages: dict[str, tuple[Shrinkage, ...]], factors: dict[str, float]
+    entries: Mapping[str, Entry],
+    record: Record,
+    shrinkages: dict[str, tuple[Shrinkage, ...]],
+    factors: dict[str, float],
 ) -> Importance:
     return Importance(entries, record, shrinkages=shrinkages, factors=factors)
 

@@ -29,9 +29,10 @@ from netweight.checkpoint.safetensors_io import SafetensorsFile, write_safetenso
 from netweight.errors import FormatError, UsageError
 from netweight.importance.optimism import NONE, optimism_of
 from netweight.importance.stat import BLOCK, Stat
-from netweight.importance.sums import ARRAYS, HALVES, Shrinkage, Sums
+from netweight.importance.sums import ARRAYS, HALVES, Shrinkage, Sums, digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from netweight.dtypes import Array
@@ -251,55 +252,65 @@ def write_entries(
         UsageError: the file exists and `force` is not given.
         OutputError: it cannot be written.
     """
-    arrays = _Arrays()
+    arrays = _Arrays(entries)
     tensors: dict[str, Any] = {}
-    for name, entry in entries.items():
-        if isinstance(entry, Stat):
-            plain: dict[str, Any] = {
-                "weight": float(entry.weight), "relative": entry.relative, "samples": entry.samples,
-            }  # fmt: skip
-            if entry.optimism != NONE:
-                plain["optimism"] = list(entry.optimism.times)
-            tensors[name] = {"stat": plain | arrays.add(name, entry, STAT_ARRAYS)}
-        else:
-            uses = [
-                {"shape": list(use.shape), "tokens": list(use.tokens)} | arrays.add(f"{name}.{j}", use, ARRAYS)
-                for j, use in enumerate(entry)
-            ]
-            tensors[name] = {
-                "uses": uses,
-                "shrinkage": [[by.inputs, by.outputs, list(by.optimism.times)] for by in shrinkages[name]],
-            }
+    for name in entries:
+        tensors[name] = arrays.describe(name)
+        if "uses" in tensors[name]:
+            tensors[name]["shrinkage"] = [[by.inputs, by.outputs, list(by.optimism.times)] for by in shrinkages[name]]
         if name in factors:
             tensors[name]["factor"] = float(factors[name])
     value = {"version": version, "record": dict(record), "crc": arrays.crc, "tensors": tensors}
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    read = [(info, partial(np.ascontiguousarray, array)) for info, array in arrays.kept]
-    write_safetensors(path, read, {KEY: text, CRC_KEY: f"{zlib.crc32(text.encode()):08x}"}, force=force)
+    write_safetensors(path, arrays.kept, {KEY: text, CRC_KEY: f"{zlib.crc32(text.encode()):08x}"}, force=force)
 
 
 class _Arrays:
-    """Arrays of a file to write: equal ones are kept once."""
+    """Arrays of a file to write: equal ones are written once. One tensor's are in memory at a time."""
 
-    def __init__(self) -> None:
-        self.kept: list[tuple[TensorInfo, Array]] = []
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self.kept: list[tuple[TensorInfo, Callable[[], Array]]] = []
         self.crc: dict[str, int] = {}
-        self._alike: dict[tuple[object, ...], list[tuple[str, Array]]] = {}
+        self._keys: dict[bytes, str] = {}
+        self._entries = entries
+        self._latest: tuple[str, Entry] | None = None
 
-    def add(self, name: str, owner: Stat | Sums, parts: tuple[str, ...]) -> dict[str, str]:
-        """Keep the arrays of one entry; give their keys."""
+    def describe(self, name: str) -> dict[str, Any]:
+        """Keep the arrays of one entry; say what it is."""
+        entry = self._entry(name)
+        if not isinstance(entry, Stat):
+            return {
+                "uses": [
+                    {"shape": list(use.shape), "tokens": list(use.tokens)} | self._add(name, j, use, ARRAYS)
+                    for j, use in enumerate(entry)
+                ]
+            }
+        plain: dict[str, Any] = {"weight": float(entry.weight), "relative": entry.relative, "samples": entry.samples}
+        if entry.optimism != NONE:
+            plain["optimism"] = list(entry.optimism.times)
+        return {"stat": plain | self._add(name, None, entry, STAT_ARRAYS)}
+
+    def _entry(self, name: str) -> Entry:
+        if self._latest is None or self._latest[0] != name:
+            self._latest = None  # first of all: two may not fit
+            self._latest = name, self._entries[name]
+        return self._latest[1]
+
+    def _add(self, name: str, use: int | None, owner: Stat | Sums, parts: tuple[str, ...]) -> dict[str, str]:
+        """Keep the arrays of one use, or of a Stat; give their keys."""
         keys = {}
         for part in parts:
             array = getattr(owner, part)
             if array is None:
                 continue
-            crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            alike = self._alike.setdefault((array.shape, array.dtype.name, crc), [])
-            key = next((key for key, known in alike if np.array_equal(known, array)), "")
-            if not key:
-                key = f"{name}.{part}"
-                self.crc[key] = crc
-                self.kept.append((TensorInfo(key, CODES[array.dtype.name], tuple(array.shape)), array))
-                alike.append((key, array))
-            keys[part] = key
+            key = f"{name}.{part}" if use is None else f"{name}.{use}.{part}"
+            keys[part] = self._keys.setdefault(digest(array), key)
+            if keys[part] == key:
+                self.crc[key] = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+                info = TensorInfo(key, CODES[array.dtype.name], tuple(array.shape))
+                self.kept.append((info, partial(self._read, name, use, part)))
         return keys
+
+    def _read(self, name: str, use: int | None, part: str) -> Array:
+        entry: Any = self._entry(name)
+        return np.ascontiguousarray(getattr(entry if use is None else entry[use], part))

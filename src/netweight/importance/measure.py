@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sized
 from typing import TYPE_CHECKING, Any, Final
 
 from netweight.errors import UsageError
+from netweight.freed import LEAST_BYTES, give_back_freed
 from netweight.importance.core import Importance
 from netweight.importance.record import MODULUS, Record
 from netweight.importance.stat import Stat
@@ -77,8 +78,8 @@ def measure(
         cancel: asked before each batch; if true, what was measured so far is returned.
 
     Returns:
-        Importance; memory is that of its sums (2 x 8 bytes for each entry of the A and G), the activations of a batch
-        and their gradients.
+        Importance; memory is that of its sums (2 x 8 bytes for each entry of the A and G on and above the diagonal),
+        the activations of a batch and their gradients. What is asked of a tensor is unfolded for it alone.
 
     Raises:
         UsageError: an option is unknown or does not fit another, there are no samples, the loss is none of each
@@ -95,7 +96,7 @@ def measure(
     except ImportError:
         raise UsageError("The package torch is not installed.", "Install it: measuring runs the network.") from None
     from netweight.importance.cotangents import ESTIMATORS
-    from netweight.importance.samples import batch_of, model_inputs
+    from netweight.importance.samples import model_inputs
     from netweight.importance.sites import untouched
 
     chosen = objective or ("gradient" if callable(loss) else "fisher")
@@ -109,18 +110,12 @@ def measure(
         record = Record(objective=chosen)
         return Importance({n: Stat() for n in dict(model.named_parameters()) if names is None or n in names}, record)
     wanted = (lambda name: True) if names is None else set(names).__contains__
-    total = len(batches) if isinstance(batches, Sized) else 0
     with untouched(model):
         collector = _collector(
             model, loss, chosen, structure, forward or model_inputs, wanted,
             (cotangents, draws, temperature, seed), mu, (largest, full),
         )  # fmt: skip
-        for done, value in enumerate(batches):
-            if cancel is not None and cancel():
-                break
-            collector.add(batch_of(value, mask))
-            if progress is not None:
-                progress("measure", done + 1, max(total, done + 1))
+        _collect(collector, batches, mask, progress, cancel)
     if not collector.samples:
         raise UsageError("There are no samples.", "Give at least one batch.")
     record = Record(
@@ -135,11 +130,28 @@ def measure(
         seed=seed,
     )
     importance = Importance(collector.sums(), record)
+    del collector  # equal sums are kept once, but there
+    give_back_freed(LEAST_BYTES)  # of the activations, however many those were
     for done, name in enumerate(importance):
         importance.shrinkage(name)
         if progress is not None:
             progress("shrink", done + 1, len(importance))
     return importance
+
+
+def _collect(
+    collector: Any, batches: Iterable[Any], mask: Any, progress: Progress | None, cancel: Callable[[], bool] | None
+) -> None:
+    """Pass all batches, or until somebody cancels."""
+    from netweight.importance.samples import batch_of
+
+    total = len(batches) if isinstance(batches, Sized) else 0
+    for done, value in enumerate(batches):
+        if cancel is not None and cancel():
+            return
+        collector.add(batch_of(value, mask))
+        if progress is not None:
+            progress("measure", done + 1, max(total, done + 1))
 
 
 def _collector(

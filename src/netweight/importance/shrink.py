@@ -24,12 +24,13 @@ large, and errors are hardly shaped (`optimism`). The same by A1 in the place of
 about twice what all of them do.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netweight.importance.optimism import NONE, RATES_BITS, Optimism
+from netweight.single import eigh
 
 Float64 = NDArray[np.float64]
 
@@ -104,7 +105,18 @@ class Choice(NamedTuple):
     optimism: Optimism = NONE
 
 
-def choose(halves: Float64) -> Choice:
+class Halves(Protocol):
+    """Sums of two halves of the data: an array, or what makes one of a half when it is looked at."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of both."""
+
+    def __getitem__(self, half: int, /) -> NDArray[Any]:
+        """Give one."""
+
+
+def choose(halves: Halves) -> Choice:
     """Give the rho for all samples and the optimism that is left, from the sums of two halves.
 
     Args:
@@ -115,17 +127,15 @@ def choose(halves: Float64) -> Choice:
     >>> found.rho > 0.5, 1 <= found.optimism.at(3.0) < 1.02
     (True, True)
     """
-    first, second = (half if half.ndim == 3 else half[None] for half in halves)
-    if not (first.any() and second.any()):
+    if not all(halves[half].any() for half in range(2)):
         return Choice(1.0)  # one half is empty: nothing is known of what it would say
-    if first.shape[-1] == 1:
+    n, matrices = halves.shape[-1], len(halves.shape) > 2
+    if n == 1:
         return Choice(0.0)
-    if first.ndim == 3 and first.shape[1] > LARGE:
-        return Choice(_for_all(_least_squares(first, second)))
-    if first.ndim == 3 and first.shape[1] > EXACT:
-        spectra = [_spectra(first.astype(np.float32), second.astype(np.float32))]
-    else:
-        spectra = [_spectra(first, second), _spectra(second, first)]
+    if matrices and n > LARGE:
+        return Choice(_for_all(_least_squares(_half(halves, 0), _half(halves, 1))))
+    pairs = ((0, 1), (1, 0)) if not matrices or n <= EXACT else ((0, 1),)
+    spectra = [_spectra(halves, *pair) for pair in pairs]
     best = int(np.argmin(np.mean([_bits_lost(*each) for each in spectra], axis=0)))
     times = np.mean([_more(*each, GRID[best]) for each in spectra], axis=0)
     return Choice(_for_all(GRID[best]), Optimism(tuple(max(1.0, round(float(each), DIGITS)) for each in times)))
@@ -136,44 +146,53 @@ def _for_all(rho: float) -> float:
     return rho / (2 - rho)
 
 
+def _half(halves: Halves, half: int) -> NDArray[Any]:
+    """[groups, n, n], or [1, n] of diagonals."""
+    found = halves[half]
+    return found if found.ndim == 3 else found[None]
+
+
 def _bits_lost(values: Float64, seen: Float64) -> Float64:
     """Half the log2 of J at each rho of the grid: [rho]."""
-    lost = []
-    for rho in GRID:
-        b = (1 - rho) * values + rho
-        mu = _ridge(b, RATE_BITS)
-        lost.append(0.5 * np.mean(np.log2(mu[:, 0] * np.mean(seen / (b + mu), axis=1))))
-    return np.array(lost)
+    rho = np.array(GRID)[:, None, None]
+    b = (1 - rho) * values + rho
+    mu = _ridge(b, RATE_BITS)
+    return np.asarray(0.5 * np.mean(np.log2(mu[..., 0] * np.mean(seen / (b + mu), axis=-1)), axis=1))
 
 
 def _more(values: Float64, seen: Float64, rho: float) -> Float64:
     """Optimism of the shrunk matrix at each rate: [rates]."""
     b = (1 - rho) * values + rho
-    times = []
-    for rate_bits in RATES_BITS:
-        mu = _ridge(b, rate_bits)
-        lost, believed = (float(np.sum(mu[:, 0] * np.mean(a / (b + mu), axis=1))) for a in (seen, b))
-        times.append(lost / believed)
-    return np.array(times)
+    mu = _ridge(b, np.array(RATES_BITS)[:, None, None])
+    lost, believed = (np.sum(mu[..., 0] * np.mean(a / (b + mu), axis=-1), axis=1) for a in (seen, b))
+    return np.asarray(lost / believed)
 
 
-def _ridge(b: Float64, rate_bits: float) -> Float64:
-    """Mu of each group at which its eigenvalues get so many bits a weight: [groups, 1]."""
-    low, high = (np.full((len(b), 1), end) for end in BRACKET)
+def _ridge(b: Float64, rate_bits: float | Float64) -> Float64:
+    """Mu at which the eigenvalues of each matrix get so many bits a weight: [.., groups, 1]."""
+    shape = np.broadcast_shapes((*b.shape[:-1], 1), np.shape(rate_bits))
+    low, high = (np.full(shape, end) for end in BRACKET)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        above = 0.5 * np.mean(np.log2(1 + b * np.exp2(-middle)), axis=1, keepdims=True) > rate_bits
+        above = 0.5 * np.mean(np.log2(1 + b * np.exp2(-middle)), axis=-1, keepdims=True) > rate_bits
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     return np.asarray(np.exp2(high))
 
 
-def _spectra(first: NDArray[Any], second: NDArray[Any]) -> tuple[Float64, Float64]:
-    """Eigenvalues of the first half's correlations, and the second half along their eigenvectors, each [groups, n]."""
-    if first.ndim == 2:
-        scale = np.maximum(first.mean(axis=1, keepdims=True), LEAST)
-        return first / scale, _normal(second / scale)
-    values, vectors = np.linalg.eigh(_correlations(first))
-    seen = np.einsum("gji,gji->gi", vectors, _correlations(second) @ vectors)
+def _spectra(halves: Halves, first: int, second: int) -> tuple[Float64, Float64]:
+    """Eigenvalues of the first half's correlations, and the second half along their eigenvectors, each [groups, n].
+
+    For the eigenvectors LAPACK needs the memory of five matrices, so large ones are in single precision, which the
+    ridges here do not notice, and no half is kept meanwhile.
+    """
+    if len(halves.shape) == 2:
+        mine, other = _half(halves, first), _half(halves, second)
+        scale = np.maximum(mine.mean(axis=1, keepdims=True), LEAST)
+        return mine / scale, _normal(other / scale)
+    precision = np.float64 if halves.shape[-1] <= EXACT else np.float32
+    values, vectors = eigh(_correlations(_half(halves, first)).astype(precision, copy=False))
+    other = _correlations(_half(halves, second)).astype(precision, copy=False)
+    seen = np.einsum("gji,gji->gi", vectors, other @ vectors)
     return np.maximum(values.astype(np.float64), 0.0), _normal(seen.astype(np.float64))
 
 
@@ -182,7 +201,8 @@ def _correlations(a: NDArray[Any]) -> NDArray[Any]:
     n = a.shape[1]
     d = np.diagonal(a, axis1=1, axis2=2)
     root = np.where(d > 0, 1 / np.sqrt(np.where(d > 0, d, 1)), 0)
-    out = a * root[:, :, None] * root[:, None, :]
+    out = a * root[:, :, None]
+    out *= root[:, None, :]
     out[:, range(n), range(n)] = 1
     return np.asarray(out)
 

@@ -1,7 +1,8 @@
 """What `measure` adds up for one tensor, and the Stat that it makes."""
 
+import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from netweight.errors import UsageError
 from netweight.importance.optimism import NONE, Optimism, most
 from netweight.importance.shrink import Choice, choose, shrink, toward_mean
 from netweight.importance.stat import BLOCK, Stat
+from netweight.importance.triangle import Triangle
 
 Float64 = NDArray[np.float64]
 
@@ -86,27 +88,36 @@ class Shrinkage(NamedTuple):
     optimism: Optimism = NONE
 
 
+def digest(array: NDArray[Any] | Triangle) -> bytes:
+    """SHA-256 of an array, by which it is known again when it is not kept; a triangle has another than its matrices.
+
+    >>> digest(np.zeros(2)) == digest(np.zeros((1, 2)))
+    False
+    """
+    values = array.values if isinstance(array, Triangle) else array
+    found = hashlib.sha256(f"{values.dtype} {values.shape} {array.shape}".encode())
+    found.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return found.digest()
+
+
 class Judge:
     """Chooses shrinkage, once for equal matrices: a network's queries, keys and values meet the same inputs."""
 
     def __init__(self) -> None:
-        self._found: dict[bytes, list[tuple[Float64, Choice]]] = {}
+        self._found: dict[bytes, Choice] = {}
 
-    def choose(self, halves: Float64) -> Choice:
+    def choose(self, halves: Float64 | Triangle) -> Choice:
         """As `shrink.choose`."""
-        alike = self._found.setdefault(np.diagonal(halves, axis1=-2, axis2=-1).tobytes(), [])
-        for known, found in alike:
-            if np.array_equal(known, halves):
-                return found
-        found = choose(halves)
-        alike.append((halves, found))
-        return found
+        key = digest(halves)
+        if key not in self._found:
+            self._found[key] = choose(halves)
+        return self._found[key]
 
 
-def shrinkage(sums: Sums, judge: Judge) -> Shrinkage:
+def shrinkage(inputs: Float64 | Triangle | None, outputs: Float64 | Triangle | None, judge: Judge) -> Shrinkage:
     """What each half would have chosen, had it known the other."""
-    rho, optimism = Choice(0.0) if sums.inputs is None else judge.choose(sums.inputs)
-    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs).rho, optimism)
+    rho, optimism = Choice(0.0) if inputs is None else judge.choose(inputs)
+    return Shrinkage(rho, 0.0 if outputs is None else choose(outputs).rho, optimism)
 
 
 def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
