@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from netweight.checkpoint.infos import TensorInfo
 from netweight.checkpoint.pages import give_back
 from netweight.checkpoint.safetensors_io import SafetensorsFile, write_safetensors
+from netweight.freed import eased
 from netweight.importance.stat import BLOCK, mean_square
 from netweight.room import Need, need_of_encoding, need_of_sweep, room, run
 
@@ -40,6 +41,23 @@ def test_the_room_is_never_exceeded():
         list(run(pool, task, range(len(needs)), needs))
     assert most[0] <= room(needs, 2) < 190
     assert most[0] > 100  # small ones run beside the large ones
+
+
+def test_a_task_that_is_eased_lets_the_next_one_begin():
+    needs = [Need(100, 8.0)] * 2 + [Need(10, 1.0)] * 16
+    assert room(needs, 2) < 200
+    both = threading.Barrier(2)
+
+    def task(at):
+        if at < 2:
+            eased(1000)  # no more than was foretold
+            eased(20)
+            both.wait(timeout=30)  # broken if one has to end before the other
+        return at
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(run(pool, task, range(len(needs)), needs)) == list(range(len(needs)))
+    eased(5)  # nobody listens
 
 
 def test_layers_of_one_size_are_worked_on_in_all_threads():

@@ -35,7 +35,7 @@ from netweight.codecs.whitened import FAR, RUN, Weights, gain, prepare, theta_of
 from netweight.entropy.layout import Layout, Levels
 from netweight.entropy.stream import IntStream
 from netweight.errors import UsageError
-from netweight.freed import give_back_freed
+from netweight.freed import eased, give_back_freed
 from netweight.importance.stat import Stat, largest_of
 from netweight.kernels import LANES, Float32
 
@@ -101,6 +101,7 @@ class Feedback(Codec):
         step = step_of(knob)
         problem = prepare(matrix.layout, Spectrum.of(matrix).target(theta_of(step, self.grid)), step)
         give_back_freed(problem.x.nbytes + problem.m.nbytes)
+        eased(2 * (problem.x.nbytes + problem.m.nbytes + matrix.a.nbytes))  # as measured
         largest = largest_of(problem.x)
         if not largest < FAR:
             raise UsageError(
