@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import netweight as nw
+from netweight.importance import shrink
 from netweight.importance.accumulate import _add_product
 from netweight.importance.core import Importance, Record
 from netweight.importance.packed import Collected, PackedSums
@@ -127,6 +128,27 @@ def test_shrinkage_of_a_half_at_a_time_is_that_of_the_whole():
     for name in mine:
         assert mine.shrinkage(name) == plain.shrinkage(name)
         np.testing.assert_array_equal(mine[name].inputs, plain[name].inputs)
+
+
+def test_single_precision_says_the_same_of_large_matrices(monkeypatch):
+    """Of fewer samples than columns, so that most of the spectrum is nothing but rounding."""
+    n = shrink.EXACT + 10
+    random = np.random.default_rng(4)
+    hidden = random.standard_normal((2, n // 2, n)) * np.arange(1, n + 1) ** -1.0
+    x = hidden @ random.standard_normal((n, n))
+    halves = packed((np.swapaxes(x, 1, 2) @ x)[:, None])
+    found = shrink.choose(halves)
+    seen = []
+
+    def double(a):
+        seen.append(a.dtype.name)
+        return np.linalg.eigh(a.astype(np.float64))
+
+    monkeypatch.setattr(shrink, "eigh", double)
+    exact = shrink.choose(halves)
+    assert seen == ["float32"]
+    assert 0 < found.rho == exact.rho < 1
+    np.testing.assert_allclose(found.optimism.times, exact.optimism.times, rtol=1e-3)
 
 
 def test_equal_inputs_are_kept_once(tmp_path):

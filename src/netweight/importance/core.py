@@ -9,11 +9,12 @@ from typing import Any, Final, final
 
 from netweight.errors import FormatError, UsageError
 from netweight.importance.completion import Renamed, complete
-from netweight.importance.files import Opened, read_entries, write_entries
+from netweight.importance.files import Opened, read_entries
 from netweight.importance.packed import Collected, PackedSums
 from netweight.importance.record import Record
 from netweight.importance.stat import Stat
 from netweight.importance.sums import ARRAYS, Counts, Judge, Shrinkage, Sums, averaged, merged, shrinkage, stat
+from netweight.importance.writing import write_entries
 
 __all__ = ["Importance", "Record"]
 
