@@ -214,5 +214,7 @@ stories260K is calibrated on 64 whole stories. Before it was the first 128 token
 low for the judged stories had shown that errors grow along a story; files by 32 whole stories were larger, and 64 were
 taken after a look at those.
 
-LeNet-5's predictions below 0.4 bits are three to five times too high: how much more errors that are shaped to the
-measured inputs cost on new ones is judged at three bits a weight, and its layers get far less."""
+How much more errors that are shaped to the measured inputs cost on new ones was judged at three bits a weight until
+LeNet-5's predictions for its test images had come out three to five times too high. Now it goes with the rate and with
+the plan's own errors; that was found on Gaussian inputs and on other training images of LeNet-5, and its judged rows
+were looked at by two rules, of which the first was right within a factor of 1.8."""
