@@ -13,18 +13,14 @@ from hypothesis import strategies as st
 
 import netweight as nw
 from netweight.allocate import Plan
-from netweight.checkpoint import open_checkpoint
 from netweight.codecs.base import Point
 from netweight.curve import sweep
 from netweight.errors import UsageError
-from netweight.fitting import fit, foretold
+from netweight.fitting import foretold
 from netweight.importance.core import Importance, Record
 from netweight.importance.stat import Stat
-from netweight.pipeline import Coder
 from netweight.secant import secant
-from netweight.settling import best
 from netweight.state import State, scaled
-from netweight.trial import Trial
 from netweight.working import Found
 
 torch = pytest.importorskip("torch")
@@ -205,28 +201,6 @@ def test_of_the_plans_tried_the_best_is_kept():
     assert {name: p.loss for name, p in plan.choices.items()} == pytest.approx({"w": 1.0, "b": 2.0})
     assert state.nats(plan).choices["w"].loss == pytest.approx(2.0)
     assert state.also(second, files[1], 0.2).best[1] is files[1]
-
-
-def test_of_several_files_of_one_size_the_best_is_sent(model, batches):
-    checkpoint = open_checkpoint(model)
-    importance = Importance.of({"first.weight": Stat(), "second.weight": Stat()}, RECORD)
-    curves, coder = sweep(checkpoint, importance), Coder(checkpoint, importance, None, None)
-    trial, names = Trial(model, checkpoint, "squared", None), ["first.weight", "second.weight"]
-
-    def nats(archive):
-        return float(trial.nats(batches, archive, names).mean())
-
-    gains = []
-    for bits in (1.0, 1.5, 2.0, 2.5):
-        found = fit(coder, curves, bits=bits)
-        most = bits * 8192 / 8
-        plan, archive = best(trial, batches, coder, State(curves, False), found, most)
-        assert 0.98 * found[1].nbytes < archive.nbytes <= most
-        assert coder.encode(plan).nbytes == archive.nbytes
-        assert best(trial, batches, coder, State(curves, False), found, math.inf) == found
-        gains.append(nats(found[1]) - nats(archive))
-    assert min(gains) >= 0
-    assert max(gains) > 0
 
 
 def test_what_is_foretold_counts_what_files_have_more():

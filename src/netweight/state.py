@@ -49,7 +49,6 @@ class State:
         tried: points of the plans, in predicted losses.
         whole: what all tensors do together, over the sum of what each does alone.
         best: the plan of least divergence that met the target, in predicted losses; its file, and the divergence.
-        tries: plans that met it.
     """
 
     predicted: Mapping[str, Curve]
@@ -59,7 +58,6 @@ class State:
     tried: Mapping[str, list[Point]] = field(default_factory=dict)
     whole: float = 1.0
     best: tuple[Plan, Archive, float] | None = None
-    tries: int = 0
 
     def curves(self) -> dict[str, Curve]:
         """Curves in measured nats."""
@@ -87,8 +85,8 @@ class State:
     def also(self, plan: Plan, archive: Archive, nats: float) -> State:
         """Keep a plan of `curves` if none that was tried does less to the network: at a rate single files scatter."""
         if self.best is not None and self.best[2] <= nats:
-            return replace(self, tries=self.tries + 1)
-        return replace(self, best=(_with(plan, self.loss), archive, nats), tries=self.tries + 1)
+            return self
+        return replace(self, best=(_with(plan, self.loss), archive, nats))
 
     def nats(self, plan: Plan) -> Plan:
         """Give a plan of predicted losses those of `curves`."""
