@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from netweight.importance.samples import batch_of
+
 from . import architectures
 from .core import DATA, Scores, Task, batches, load, outputs, softmax_nats
 
@@ -19,6 +21,7 @@ __all__ = ["digits", "lenet5", "mobilenet_v2", "objects", "resnet"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _PUBLISHED_ERROR = {20: 0.0827, 32: 0.0737}  # of these weights, on all 10,000 test images, by their author
+_WITH_CROPS = 192  # photographs
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -109,7 +112,10 @@ def _transformed(images: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def mobilenet_v2(file: Path, data: Path = DATA, *, calibration: int = 256, heldout: int = 244) -> Task:
-    """Inverted residuals with depth-wise convolutions; the 500 photographs are shared out at random, once."""
+    """Inverted residuals with depth-wise convolutions; the 500 photographs are shared out at random, once.
+
+    Of 192 of the calibration photographs there is a crop too, as the network was trained on; 64 at the end are whole.
+    """
     stored = np.load(data / "imagenet" / "imagenet_sample_500.npz")
     order = np.random.default_rng(0).permutation(500)
     known, kept = order[:calibration], np.sort(order[500 - heldout :])  # the file is sorted by class, batches are not
@@ -117,12 +123,16 @@ def mobilenet_v2(file: Path, data: Path = DATA, *, calibration: int = 256, heldo
     def images(chosen: Array) -> Tensor:
         return _normalised(np.stack([_photograph(stored, int(j)) for j in chosen]))
 
+    cropped, fresh = known[:_WITH_CROPS], known[_WITH_CROPS:]
+    whole = images(cropped)
+    crops = torch.cat([_crop_beside(stored, int(j), photograph) for j, photograph in zip(cropped, whole, strict=True)])
+    parts = (whole, crops, images(fresh)) if len(fresh) else (whole, crops)
     return Task(
         "mobilenet_v2",
         "MobileNetV2",
         file,
         lambda: load(architectures.MobileNetV2(), file),
-        batches(images(known), 16),
+        [batch for part in parts for batch in batches(part, 16)],
         batches(images(kept), 32),
         softmax_nats,
         partial(_right, stored["y"][kept]),
@@ -135,6 +145,39 @@ def _photograph(stored: Any, j: int) -> Array:
 
     with Image.open(io.BytesIO(stored["jpeg"][stored["offset"][j] : stored["offset"][j + 1]].tobytes())) as image:
         return np.asarray(image.convert("RGB"))[16:240, 16:240].transpose(2, 0, 1)
+
+
+def _crop_beside(stored: Any, j: int, photograph: Tensor) -> Tensor:
+    """A random crop of a photograph, in the photograph's half of the samples: each half is to see other photographs.
+
+    Which half a sample is in is decided by its content, so crops are drawn until one is in the right half.
+    """
+    from PIL import Image
+
+    random = np.random.default_rng([1, j])
+    half = batch_of(photograph[None], None).halves
+    with Image.open(io.BytesIO(stored["jpeg"][stored["offset"][j] : stored["offset"][j + 1]].tobytes())) as image:
+        pixels = image.convert("RGB")
+    while True:
+        crop = _normalised(_crop(pixels, random)[None])
+        if torch.equal(batch_of(crop, None).halves, half):
+            return crop
+
+
+def _crop(image: Any, random: np.random.Generator) -> Array:
+    """Szegedy et al.'s (2015): 35 to 100 % of the area, sides 3 to 4 at most, every second one mirrored."""
+    from PIL import Image
+
+    width, height = image.size
+    w, h = 2 * width, 2 * height
+    while w > width or h > height:
+        area = width * height * random.uniform(0.35, 1.0)
+        ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+    x, y = int(random.integers(0, width - w + 1)), int(random.integers(0, height - h + 1))
+    box = (x, y, x + w, y + h)
+    found = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR, box=box)).transpose(2, 0, 1)
+    return np.ascontiguousarray(found[:, :, ::-1] if random.random() < 0.5 else found)
 
 
 def _normalised(pixels: Array) -> Tensor:
