@@ -205,12 +205,11 @@ code, at two bits too, after 1.6 had lost more than half a point.
 
 MobileNetV2 is measured by the moments of whole gradients on 192 photographs and a crop of each, drawn as in training,
 without secant rounds; its nats are those of 64 others, on which it was also found that curves counted twice that few
-samples say little of wide layers, and that crops help, which was tried after files without them had missed the judged
-promise by half a point. GPTQ has the inputs' second moment, as published, on all 448; by the moments of whole gradients
-it too loses less. That rows of
-G are judged by the halves of the samples was decided after a discarded run on the 244 photographs had shown the
-classifier at fault. How the moments of batch norms are moved was found on calibration inputs of MobileNetV2 and
-ResNet-20 alone.
+samples say little of wide layers, and that crops help. These were tried after files without them had missed the judged
+promise by half a point; GPTQ, which has the inputs' second moment, as published, on all 448, gains more by them. By the
+moments of whole gradients it too loses less. That rows of G are judged by the halves of the samples was decided after a
+discarded run on the 244 photographs had shown the classifier at fault. How the moments of batch norms are moved was
+found on calibration inputs of MobileNetV2 and ResNet-20 alone.
 
 stories260K is calibrated on 64 whole stories. Before it was the first 128 tokens of 128 stories, until predictions too
 low for the judged stories had shown that errors grow along a story; files by 32 whole stories were larger, and 64 were
