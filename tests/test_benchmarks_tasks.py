@@ -12,8 +12,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.tasks import task
-from benchmarks.tasks.core import embedding_nats, outputs, softmax_nats
-from benchmarks.tasks.images import _transformed
+from benchmarks.tasks.core import DATA, embedding_nats, outputs, softmax_nats
+from benchmarks.tasks.images import _transformed, mobilenet_v2
+
+from netweight.importance.samples import batch_of
 
 BASELINES = {"lenet5": 0.9899, "resnet20": 0.9163, "resnet32": 0.9303, "stories260k": 5.083}
 
@@ -37,6 +39,25 @@ def test_no_calibration_input_is_judged(key):
     known = {sample.reshape(-1).numpy().tobytes() for batch in found.calibration for sample in batch}
     judged = {sample.reshape(-1)[:length].numpy().tobytes() for batch in found.heldout for sample in batch}
     assert not known & judged
+
+
+def test_photographs_come_with_crops_in_their_own_half():
+    if not DATA.exists():
+        pytest.skip("the photographs are missing")
+    found = mobilenet_v2(Path("no checkpoint"), calibration=12, heldout=4)
+    whole, crops = found.calibration
+    assert whole.shape == crops.shape == (12, 3, 224, 224)
+    halves = [batch_of(part, None).halves for part in (whole, crops)]
+    assert torch.equal(*halves)
+    assert 0 < int(halves[0].sum()) < 12
+    assert (whole - crops).abs().mean(dim=(1, 2, 3)).min() > 0.1  # crops, and of most photographs large ones
+    near = (whole.mean(dim=(2, 3)) - crops.mean(dim=(2, 3))).abs().mean(1)  # in colour they are like no others
+    others = (whole.mean(dim=(2, 3)) - crops.roll(1, 0).mean(dim=(2, 3))).abs().mean(1)
+    assert near.mean() < 0.5 * others.mean()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(mobilenet_v2(Path("x"), calibration=12, heldout=4).calibration, (whole, crops), strict=True)
+    )
 
 
 def test_divergences():
