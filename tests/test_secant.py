@@ -101,6 +101,15 @@ def test_what_is_predicted_is_for_new_inputs(model):
     assert held.plan.loss == pytest.approx(new, rel=0.2)
 
 
+def test_a_slope_is_no_size_and_the_last_plan_stands(model, batches):
+    """Of files of any size the largest does least to the network: none of the rounds' is sent for that."""
+    wrong = Importance.of({"first.weight": Stat(1 / 9), "second.weight": Stat(9.0)}, RECORD)
+    for slope in (1e-4, 1e-3, 1e-2):
+        found = secant(model, batches, wrong, divergence="squared", slope=slope, rounds=3, codecs=["trellis"])
+        choices = nw.allocate(found.curves, slope=found.plan.slope).choices
+        assert {n: p.knob for n, p in found.plan.choices.items()} == {n: p.knob for n, p in choices.items()}
+
+
 def test_the_model_is_as_it_was(model, batches):
     model.train()
     before = copy.deepcopy(model.state_dict())

@@ -141,10 +141,15 @@ def mobilenet_v2(file: Path, data: Path = DATA, *, calibration: int = 256, heldo
 
 def _photograph(stored: Any, j: int) -> Array:
     """Centre 224 x 224 of a photograph of 256 x 256, channels first."""
+    return np.asarray(_opened(stored, j))[16:240, 16:240].transpose(2, 0, 1)
+
+
+def _opened(stored: Any, j: int) -> Any:
+    """A photograph as Pillow has it."""
     from PIL import Image
 
     with Image.open(io.BytesIO(stored["jpeg"][stored["offset"][j] : stored["offset"][j + 1]].tobytes())) as image:
-        return np.asarray(image.convert("RGB"))[16:240, 16:240].transpose(2, 0, 1)
+        return image.convert("RGB")
 
 
 def _crop_beside(stored: Any, j: int, photograph: Tensor) -> Tensor:
@@ -152,14 +157,11 @@ def _crop_beside(stored: Any, j: int, photograph: Tensor) -> Tensor:
 
     Which half a sample is in is decided by its content, so crops are drawn until one is in the right half.
     """
-    from PIL import Image
-
     random = np.random.default_rng([1, j])
     half = batch_of(photograph[None], None).halves
-    with Image.open(io.BytesIO(stored["jpeg"][stored["offset"][j] : stored["offset"][j + 1]].tobytes())) as image:
-        pixels = image.convert("RGB")
+    image = _opened(stored, j)
     while True:
-        crop = _normalised(_crop(pixels, random)[None])
+        crop = _normalised(_crop(image, random)[None])
         if torch.equal(batch_of(crop, None).halves, half):
             return crop
 

@@ -16,6 +16,7 @@ more on new ones, and what is measured counts that much more (`working.on_new_in
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -99,13 +100,14 @@ def secant(
     trial = Trial(model, checkpoint, divergence, forward)
     state = State(curves, _are_measured(importance, batches))
     over = 1.0  # of a file of some kilobytes a tenth may not be foretold; what is measured should be what is sent
-    most = 0.0 if "loss" in target else most_bytes(curves, **target) - NOTE_BYTES
+    most = most_bytes(curves, **target) - NOTE_BYTES
     for done in range(rounds):
         plan = foretold(state.curves(), over, **target)
         archive = coder.encode(plan)
         over = 8 * (archive.nbytes + NOTE_BYTES) / (AIM * plan.bits)
         state = state.after(checkpoint, importance, archive, plan)
-        state = _round(trial, known, archive, plan, state, progress, (done, rounds), cancel, archive.nbytes <= most)
+        meets = archive.nbytes <= most < math.inf  # plans of one loss or slope have other sizes: the last one counts
+        state = _round(trial, known, archive, plan, state, progress, (done, rounds), cancel, meets)
     return settled(trial, (known, held), coder, importance, state, target)
 
 
