@@ -190,16 +190,20 @@ def test_a_network_without_norms_is_coded_as_ever():
 
 
 def test_secant_moves_them_and_the_file_keeps_its_size():
+    """At some rates; whether it helps is decided by a few inputs."""
     model, batches = network(width=48), inputs(5, 9)
     weights = sum(tensor.numel() for tensor in model.state_dict().values())
-    found = secant(model, batches, nw.measure(model, batches), bits=2.0, rounds=1)
-    assert 8 * found.archive.nbytes <= 2.0 * weights
-    assert found.archive.plan["moments"]["step"] in (0.5, 1.0)
-    plain = nw.encode(model, found.plan, nw.measure(model, batches))
-    assert abs(found.archive.nbytes - plain.nbytes) < 200
-    others = [name for name in plain if not np.array_equal(found.archive[name], plain[name])]
-    assert others
-    assert all(name.endswith(("running_mean", "running_var")) for name in others)
+    importance, steps = nw.measure(model, batches), []
+    for bits in (1.0, 2.0, 3.0):
+        found = secant(model, batches, importance, bits=bits, rounds=1)
+        assert 8 * found.archive.nbytes <= bits * weights
+        plain = nw.encode(model, found.plan, importance)
+        assert abs(found.archive.nbytes - plain.nbytes) < 200
+        others = [name for name in plain if not np.array_equal(found.archive[name], plain[name])]
+        assert all(name.endswith(("running_mean", "running_var")) for name in others)
+        steps.append(found.archive.plan.get("moments", {"step": 0.0})["step"])
+        assert bool(others) == (steps[-1] > 0)
+    assert any(step in (0.5, 1.0) for step in steps)
 
 
 def test_moments_that_need_more_room_are_coded_anew_within_the_size():

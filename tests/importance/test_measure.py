@@ -168,7 +168,7 @@ def test_moments_of_whole_gradients_in_a_file(tmp_path):
     with pytest.raises(UsageError, match="structure 'gradient' and 'kronecker'"):
         parts[0] + measure(model, [x[2:]])
     text = (tmp_path / "a").read_bytes()
-    assert b'"version\\":3' in text[:3000]
+    assert b'"version\\":4' in text[:3000]
 
 
 def test_linear_softmax_in_closed_form():

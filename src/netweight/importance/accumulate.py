@@ -20,6 +20,7 @@ __all__ = ["MatrixSums", "VectorSums"]
 CHUNK: Final = 1 << 23  # numbers of unfolded inputs at a time
 AT_ONCE: Final = 128  # vectors that are multiplied together
 BANDS: Final = 12  # of rows: one of them alone is too little work for two threads
+COLUMNS, ROWS, POSITIONS = "columns", "rows", "positions"  # what sums are of
 OWN_BYTES: Final = 1 << 16  # from which an array has pages of its own
 
 
@@ -45,10 +46,13 @@ class MatrixSums:
         self.seen = False
         self._columns: Tensor | None = None
         self._rows: Tensor | None = None
+        self._positions: Tensor | None = None
         self._squares: Tensor | None = None
-        self._waiting: dict[tuple[bool, int], tuple[Tensor, int]] = {}
+        self._waiting: dict[tuple[str, int], tuple[Tensor, int]] = {}
 
-    def add_inputs(self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None) -> None:
+    def add_inputs(
+        self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None, pooled: Tensor | None = None
+    ) -> None:
         """Count the layer's input.
 
         Args:
@@ -56,6 +60,7 @@ class MatrixSums:
             count: samples.
             halves: 0 or 1 for each.
             mask: [samples, tokens] of tokens that count; used where x has these axes.
+            pooled: [samples, positions, columns] whose mean x is.
         """
         if self.exact:
             return
@@ -66,17 +71,26 @@ class MatrixSums:
         items = by_sample(x.detach(), count, self.map.item, self.axis)
         # One position: the input's own moment is the better estimate, since unsure samples do not outweigh the others.
         self.whole = self.whole and (self.seen or self.map.inputs(items[:1]).shape[1] > 1)
-        if self.whole:
+        if self.whole and self.map.input_rows:
             return
         for half, chosen in _parts(items, halves, self.map.growth):
             v = self.map.inputs(items[chosen].float())
             v = v[mask[chosen]] if masked and mask is not None else v.flatten(0, 1)
-            self.tokens[half] += len(v)
-            self._add(v, half, rows=self.map.input_rows)
+            self.tokens[half] += 0 if self.whole else len(v)
+            self._add(v, half, ROWS if self.map.input_rows else POSITIONS if self.whole else COLUMNS)
+        if pooled is None or self.whole or not self._are_positions(pooled, count):
+            return
+        for half, chosen in _parts(pooled, halves, 1):
+            self._add(pooled[chosen].float().flatten(0, 1)[:, None], half, POSITIONS)
+
+    def _are_positions(self, pooled: Tensor, count: int) -> bool:
+        """Whether the layer could have met them one by one."""
+        m = self.map
+        return m.groups == 1 and not m.input_rows and len(pooled) == count and pooled.shape[2] == m.columns
 
     def _add_tokens(self, x: Tensor, count: int, halves: Tensor, mask: Tensor | None) -> None:
         items = by_sample(x.detach()[..., None], count, 1, self.axis)[..., 0]
-        rows = self._total(rows=True, device=x.device)
+        rows = self._total(ROWS, x.device)
         for half in range(HALVES):
             mine = halves[: len(items)] == half
             masked = mask is not None and x.shape == mask.shape
@@ -95,15 +109,16 @@ class MatrixSums:
         if self.whole:
             assert x is not None
             self._add_whole(items, x, count, halves)
-            return
+            if not self.map.input_rows:
+                return
         for half, chosen in _parts(items, halves, self.map.growth if self.map.input_rows else 1):
             v = self.map.gradients(items[chosen].float()).flatten(0, 1)
-            self._add(v, half, rows=not self.map.input_rows)
+            self._add(v, half, POSITIONS if self.whole else COLUMNS if self.map.input_rows else ROWS)
 
-    def _add(self, v: Tensor, half: int, *, rows: bool) -> None:
+    def _add(self, v: Tensor, half: int, side: str) -> None:
         """Add sum_t v_t v_t^T: float32 products of a chunk, float64 sums."""
-        total = self._total(rows=rows, device=v.device)[half]
-        if rows:
+        total = self._total(side, v.device)[half]
+        if side == ROWS:
             v = v[:, 0].reshape(len(v), self.map.groups, -1)
         if total.ndim == 1:
             total += v.square().sum(0).double().reshape(-1)
@@ -111,9 +126,9 @@ class MatrixSums:
             v = v.permute(1, 0, 2)
             _add_product(total, v, v)
         else:
-            self._buffer(total, (rows, half), v[:, 0])
+            self._buffer(total, (side, half), v[:, 0])
 
-    def _buffer(self, total: Tensor, key: tuple[bool, int], v: Tensor) -> None:
+    def _buffer(self, total: Tensor, key: tuple[str, int], v: Tensor) -> None:
         """Multiply many vectors at a time: for a few of them the sum itself is what takes the time."""
         if len(v) >= AT_ONCE:
             _add_product(total, v[None], v[None])
@@ -128,13 +143,13 @@ class MatrixSums:
         self._waiting[key] = waiting, held + len(v)
 
     def _finish(self) -> None:
-        for (rows, half), (waiting, held) in self._waiting.items():
+        for (side, half), (waiting, held) in self._waiting.items():
             v = waiting[None, :held]
-            _add_product(self._total(rows=rows, device=v.device)[half], v, v)
+            _add_product(self._total(side, v.device)[half], v, v)
         self._waiting = {}
 
-    def _total(self, *, rows: bool, device: torch.device) -> Tensor:
-        if rows:
+    def _total(self, side: str, device: torch.device) -> Tensor:
+        if side == ROWS:
             if self._rows is None:
                 r, groups = self.map.rows, self.map.groups
                 block = r // groups
@@ -142,8 +157,12 @@ class MatrixSums:
                 shape = (HALVES, groups, packed_size(block)) if full else (HALVES, r)
                 self._rows = _zeros(shape, torch.float64, device)
             return self._rows
+        shape = (HALVES, self.map.groups, packed_size(self.map.columns))
+        if side == POSITIONS:
+            if self._positions is None:
+                self._positions = _zeros(shape, torch.float64, device)
+            return self._positions
         if self._columns is None:
-            shape = (HALVES, self.map.groups, packed_size(self.map.columns))
             self._columns = _zeros(shape, torch.float64, device)
         return self._columns
 
@@ -176,8 +195,8 @@ class MatrixSums:
             r, c = (vectors, gradients) if m.input_rows else (gradients, vectors)
             r = r[:, 0].reshape(len(r), m.groups, -1).permute(1, 0, 2)
             c = c.permute(1, 0, 2)
-            columns = self._total(rows=False, device=g.device)[int(halves[j])]
-            rows = self._total(rows=True, device=g.device)[int(halves[j])]
+            columns = self._total(COLUMNS, g.device)[int(halves[j])]
+            rows = self._total(ROWS, g.device)[int(halves[j])]
             if r.shape[1] < min(r.shape[2], c.shape[2]):
                 _add_product(columns, c, (r @ r.mT) @ c)
                 through = (c @ c.mT) @ r
@@ -204,7 +223,9 @@ class MatrixSums:
         a, b = self.tokens
         rows = _array(self._rows)
         outputs = Triangle(self.map.rows // self.map.groups, rows) if rows.ndim == 3 else rows
-        return PackedSums(self.shape, Triangle(self.map.columns, _array(self._columns)), outputs, (a, b))
+        inputs = Triangle(self.map.columns, _array(self._columns))
+        positions = None if self._positions is None else Triangle(self.map.columns, _array(self._positions))
+        return PackedSums(self.shape, inputs, outputs, (a, b), positions=positions)
 
 
 class VectorSums:

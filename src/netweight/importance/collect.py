@@ -15,6 +15,7 @@ from netweight.importance.cotangents import Head
 from netweight.importance.maps import Map, by_sample, map_of
 from netweight.importance.norms import is_norm, norm_gradients
 from netweight.importance.packed import Collected, PackedSums
+from netweight.importance.pooling import Pooling
 from netweight.importance.samples import Batch, output_of
 from netweight.importance.sites import axis_of, covered, flat, join, listen, send, shapes_of
 
@@ -68,15 +69,8 @@ class Collector:
         mu: float = 0.0,
         whole: bool = False,
     ) -> None:
-        self.model, self.head, self.forward, self.exact, self.largest, self.mu = (
-            model,
-            head,
-            forward,
-            exact,
-            largest,
-            mu,
-        )
-        self.full, self.whole = full, whole
+        self.model, self.head, self.forward = model, head, forward
+        self.exact, self.mu, self.largest, self.full, self.whole = exact, mu, largest, full, whole
         self.matrices: dict[str, dict[int, MatrixSums]] = {}
         self.vectors = VectorSums()
         self.samples, self.predictions, self.data = 0, 0.0, 0
@@ -92,6 +86,8 @@ class Collector:
         self._singles = self._probed = False
         self._axes: dict[str, int | None] = {}
         self._now: _Pass | None = None
+        widths = {layer.columns for m in self._sites.values() if (layer := map_of(m)) is not None and layer.groups == 1}
+        self._pooling = Pooling(widths)
 
     def _own(self, name: str) -> str:
         """Name of the tensor that a name stands for."""
@@ -136,7 +132,8 @@ class Collector:
         try:
             for parameter in self._others.values():
                 parameter.requires_grad_(True)
-            z = output_of(self.forward(self.model, batch.value))
+            with self._pooling:
+                z = output_of(self.forward(self.model, batch.value))
             if not z.requires_grad:
                 raise UsageError(
                     "No layer that could be measured leads to the model's output.",
@@ -155,6 +152,7 @@ class Collector:
             for parameter in self._others.values():
                 parameter.requires_grad_(False)
             self._now = None
+            self._pooling.forget()
 
     def _after_pass(self, gradients: Sequence[Tensor | None]) -> None:
         assert self._now is not None
@@ -208,7 +206,7 @@ class Collector:
         version = x._version
         sums = self._matrix(path, module, "weight", 0)
         if sums is not None:
-            sums.add_inputs(x, batch.count, batch.halves, batch.mask)
+            sums.add_inputs(x, batch.count, batch.halves, batch.mask, self._pooling.behind(x))
         held = x if is_norm(module) or (sums is not None and (sums.exact or sums.whole)) else None
 
         def backward(g: Tensor) -> None:

@@ -18,7 +18,7 @@ from netweight.importance.writing import write_entries
 
 __all__ = ["Importance", "Record"]
 
-VERSION: Final = 3  # of files: 2 knew the moments of whole gradients, 3 knows optimism by rate
+VERSION: Final = 4  # of files: 2 knew moments of whole gradients, 3 optimism by rate, 4 knows moments of positions
 
 Entry = Stat | tuple[Sums, ...]
 
@@ -104,7 +104,7 @@ class Importance(Mapping[str, Stat]):
         return found.flat().weight * self._factors.get(name, 1.0)
 
     def shrinkage(self, name: str) -> tuple[Shrinkage, ...]:
-        """Give (rho of inputs, rho of outputs, optimism) for each use of the tensor; see `sums.Shrinkage`."""
+        """Give (rho of inputs, rho of outputs, optimism, tau) for each use of the tensor; see `sums.Shrinkage`."""
         return self._known(name)
 
     def sums(self, name: str) -> Entry:
@@ -117,7 +117,7 @@ class Importance(Mapping[str, Stat]):
             return self._entries.nbytes(name)
         entry = self._entries[name]
         parts = (entry,) if isinstance(entry, Stat) else entry
-        return sum(array.nbytes for part in parts for key in ARRAYS if (array := getattr(part, key)) is not None)
+        return sum(array.nbytes for part in parts for key in ARRAYS if (array := getattr(part, key, None)) is not None)
 
     def is_summed(self, name: str) -> bool:
         """Whether sums over samples are stored of a tensor, of which each look makes a new `Stat`."""
@@ -199,7 +199,7 @@ class Importance(Mapping[str, Stat]):
             else:
                 entry = self._entries[name] if entry is None else entry
                 uses = () if isinstance(entry, Stat) else entry
-            self._shrinkages[name] = tuple(shrinkage(use.inputs, use.outputs, self._judge) for use in uses)
+            self._shrinkages[name] = tuple(shrinkage(use, self._judge) for use in uses)
         return self._shrinkages[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 The metadata entry "netweight.importance" is
 
-    {"version": 3, "record": {..}, "crc": {key: crc32}, "tensors": {name: {..}}}
+    {"version": 4, "record": {..}, "crc": {key: crc32}, "tensors": {name: {..}}}
 
 where a tensor has either "uses", a list of {"shape", "tokens", "inputs": key, ..} with the "shrinkage" of each, or
 "stat", {"weight", "relative", "samples", "diagonal": key, ..}; "factor" multiplies either. Keys name arrays of the
 file; equal arrays are stored once. From version 2 on, arrays of uses without tokens are the moments of whole gradients
-(`sums`); from version 3 on, optimism is a list, by rate. "netweight.importance.crc32" is the checksum of that text.
+(`sums`); from version 3 on, optimism is a list, by rate; from version 4 on, uses may have the moment of "positions" and
+their share as the fourth number of the shrinkage. "netweight.importance.crc32" is the checksum of that text.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class Opened(Mapping[str, Entry]):
         """Bytes of one tensor's arrays; nothing is read."""
         entry = self.value["tensors"][name]
         parts = [entry["stat"]] if "stat" in entry else entry["uses"]
-        return sum(self.file.infos[part[key]].nbytes for part in parts for key in STAT_ARRAYS if key in part)
+        known = {*STAT_ARRAYS, *ARRAYS}
+        return sum(self.file.infos[part[key]].nbytes for part in parts for key in known if key in part)
 
     def forget(self) -> None:
         """Give back the memory of what was read."""
@@ -189,10 +191,9 @@ def _check(value: Any, file: SafetensorsFile) -> None:
         _require(type(entry["uses"]) is list and len(entry["uses"]) > 0)
         for use in entry["uses"]:
             _check_use(use, file)
-        for rho in entry.get("shrinkage", ()):
-            _require(2 <= len(rho) <= 4 and all(0 <= _number(part) <= 1 for part in rho[:2]))
-            for part in rho[2:]:
-                optimism_of(part)
+        for by in entry.get("shrinkage", ()):
+            _require(2 <= len(by) <= 4 and all(0 <= part <= 1 for part in _shrinkage(by)[::3]))
+            _require(0 <= _number(by[1]) <= 1)
         _require(len(entry.get("shrinkage", entry["uses"])) == len(entry["uses"]))
 
 
@@ -206,6 +207,7 @@ def _check_use(use: Any, file: SafetensorsFile) -> None:
     _require(("diagonal" in shapes) != ("inputs" in shapes) and ("inputs" in shapes) == ("outputs" in shapes))
     for part in ("diagonal", "quartic"):
         _require(shapes.get(part, shape) == shape)
+    _require(shapes.get("positions", shapes.get("inputs")) == shapes.get("inputs"))
     if "inputs" in shapes:
         inputs, outputs = shapes["inputs"], shapes["outputs"]
         _require(inputs[0] == HALVES and outputs[0] == HALVES)
@@ -221,9 +223,12 @@ def _check_factors(inputs: tuple[int, ...], outputs: tuple[int, ...] | None) -> 
 
 
 def _shrinkage(by: list[Any]) -> Shrinkage:
-    """Read [inputs, outputs, optimism by rate]; before version 3 the fourth was that, a number."""
-    last = by[2:] if type(by[-1]) is list else by[3:]
-    return Shrinkage(float(by[0]), float(by[1]), *map(optimism_of, last))
+    """Read [inputs, outputs, optimism by rate, positions]; before version 3 the fourth was the optimism, a number."""
+    inputs, outputs, *more = by
+    listed = bool(more) and type(more[0]) is list
+    optimism = more[0] if listed else more[1] if len(more) > 1 else []
+    positions = more[1] if listed and len(more) > 1 else 0.0
+    return Shrinkage(_number(inputs), _number(outputs), optimism_of(optimism), _number(positions))
 
 
 def _number(value: Any) -> float:

@@ -62,8 +62,8 @@ def measure(
         objective: "fisher" for "kl" and "squared"; of a function, "gradient" (default), "hessian" (Gauss-Newton, or
             cotangents="hutchinson") or "gradient+hessian" (with the quartic term); "identity" measures nothing.
         structure: "kronecker" as above; "gradient": A and G are the moments of the two sides of each sample's whole
-            gradient, which does not take its positions for independent; "diagonal": the squared gradient of every
-            single weight.
+            gradient, which does not take its positions for independent, and what these have apart is kept beside them,
+            for samples are few; "diagonal": the squared gradient of every single weight.
         forward: calls the model on a batch and returns its output; the default is `importance.samples.model_inputs`.
         mask: from a batch to [samples, tokens], true where a token counts; the default is its "attention_mask".
         names: tensors to measure, where memory does not allow all in one pass; all if None.
@@ -78,8 +78,9 @@ def measure(
         cancel: asked before each batch; if true, what was measured so far is returned.
 
     Returns:
-        Importance; memory is that of its sums (2 x 8 bytes for each entry of the A and G on and above the diagonal),
-        the activations of a batch and their gradients. What is asked of a tensor is unfolded for it alone.
+        Importance; memory is that of its sums (2 x 8 bytes for each entry of the A and G on and above the diagonal, of
+        A once more for whole gradients), the activations of a batch and their gradients. What is asked of a tensor is
+        unfolded for it alone.
 
     Raises:
         UsageError: an option is unknown or does not fit another, there are no samples, the loss is none of each

@@ -16,7 +16,7 @@ RATES_BITS: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 3.0, 4.0)  # a weigh
 
 @dataclass(frozen=True, slots=True)
 class Optimism:
-    """A factor of the loss, one or more, as a function of the rate.
+    """A factor of the loss, mostly one or more, as a function of the rate.
 
     Without bits the error is the weights themselves, which know nothing of the inputs: the factor is one. It rises with
     the rate, since what few bits leave is large in all directions.
@@ -61,6 +61,6 @@ def optimism_of(value: Any) -> Optimism:
     times = value if type(value) is list else [value]
     if len(times) not in (0, 1, len(RATES_BITS)) or any(type(each) not in (int, float) for each in times):
         raise ValueError
-    if not all(math.isfinite(each) and each >= 1 for each in times):
+    if not all(math.isfinite(each) and each > 0 for each in times):
         raise ValueError
     return Optimism(tuple(map(float, times)))

@@ -30,6 +30,7 @@ class PackedSums:
         outputs: of what faces the rows, one matrix for each group, or a diagonal [2, R].
         tokens: as in `Sums`.
         diagonal: as in `Sums`.
+        positions: as in `Sums`.
     """
 
     shape: tuple[int, ...]
@@ -37,12 +38,14 @@ class PackedSums:
     outputs: Triangle | Float64 | None = None
     tokens: tuple[float, float] = (0.0, 0.0)
     diagonal: Float64 | None = None
+    positions: Triangle | None = None
 
     def full(self) -> Sums:
         """Give the sums; rows of different groups meet different inputs: nothing is known across."""
         outputs = _block_diagonal(self.outputs.full()) if isinstance(self.outputs, Triangle) else self.outputs
         inputs = None if self.inputs is None else self.inputs.full()
-        return Sums(self.shape, inputs, outputs, self.tokens, self.diagonal)
+        positions = None if self.positions is None else self.positions.full()
+        return Sums(self.shape, inputs, outputs, self.tokens, self.diagonal, positions=positions)
 
 
 class Collected(Mapping[str, tuple[Sums, ...]]):
@@ -101,8 +104,8 @@ def _nbytes(use: tuple[PackedSums, ...]) -> int:
     total = rows = 0
     for part in use:
         total += 0 if part.diagonal is None else part.diagonal.nbytes
-        if part.inputs is not None:
-            total += 8 * math.prod(part.inputs.shape)
+        kept = (part.inputs, part.positions if len(use) == 1 else None)  # parts are joined without
+        total += sum(8 * math.prod(each.shape) for each in kept if each is not None)
         if isinstance(part.outputs, Triangle):
             rows += part.outputs.shape[1] * part.outputs.n
         elif part.outputs is not None:

@@ -15,6 +15,13 @@ The ridge mu goes with the rate: a B that lacks directions spends all bits on th
 others is seen by A2. All is computed in the basis of A1's correlations, where all rho share their eigenvectors. Half
 the samples ask for more shrinkage than all: rho = c / (c + samples) for one c.
 
+Where the samples of a matrix have parts of their own (the positions of an image), the moment T of these, scaled to A's
+diagonal, has many more directions than A, if not quite the same. Then A is mixed with it first,
+
+    A <- (1 - rho) ((1 - tau) A + tau T) + rho diag A,
+
+and tau is chosen with rho: half of the samples ask for more of it too.
+
 What is left is optimism (Efron 1983): errors shaped to B cost more on the second half than B says, by
 
     tr(A2 M^-1) / tr(B M^-1),
@@ -59,10 +66,12 @@ GRID: Final = (
     0.97,
     1.0,
 )
+SHARES: Final = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 1.0)  # tau
 EXACT: Final = 640  # columns up to which both halves judge each other, in double precision
 LARGE: Final = 3072  # columns above which eigenvectors take too long
 LEAST: Final = 1e-12
 DIGITS: Final = 4  # of the optimism: sums in another order give the same
+LEAST_TIMES: Final = 0.25  # a matrix that is mostly T may promise too much or too little
 
 
 def shrink(a: Float64, rho: float, out: Float64 | None = None) -> Float64:
@@ -85,6 +94,29 @@ def shrink(a: Float64, rho: float, out: Float64 | None = None) -> Float64:
     return np.asarray(mixed)
 
 
+def toward(a: Float64, target: Float64, tau: float) -> Float64:
+    """Mix matrices, in their own place, with others that are scaled to their diagonals.
+
+    Args:
+        a: [groups, n, n].
+        target: likewise.
+        tau: 0 to 1.
+
+    >>> toward(np.array([[[4.0, 0.0], [0.0, 1.0]]]), np.array([[[1.0, 0.5], [0.5, 1.0]]]), 0.5).tolist()
+    [[[4.0, 0.5], [0.5, 1.0]]]
+    """
+    d, t = (np.diagonal(m, axis1=1, axis2=2) for m in (a, target))
+    root = np.sqrt(np.divide(d, t, out=np.zeros_like(d), where=(d > 0) & (t > 0)))
+    diagonal = d.copy()
+    scaled = target * (tau * root[:, :, None])
+    scaled *= root[:, None, :]
+    a *= 1 - tau
+    a += scaled
+    n = range(a.shape[1])
+    a[:, n, n] = diagonal
+    return a
+
+
 def toward_mean(v: Float64, rho: float) -> Float64:
     """Mix the entries of an array with their mean."""
     if rho == 0 or not v.size:
@@ -99,10 +131,12 @@ class Choice(NamedTuple):
     Attributes:
         rho: shrinkage for all samples.
         optimism: what shaped errors cost on new inputs, in what the shrunk matrix says that they cost.
+        tau: share of the target, for all samples.
     """
 
     rho: float
     optimism: Optimism = NONE
+    tau: float = 0.0
 
 
 class Halves(Protocol):
@@ -116,11 +150,12 @@ class Halves(Protocol):
         """Give one."""
 
 
-def choose(halves: Halves) -> Choice:
-    """Give the rho for all samples and the optimism that is left, from the sums of two halves.
+def choose(halves: Halves, targets: Halves | None = None) -> Choice:
+    """Give rho and tau for all samples and the optimism that is left, from the sums of two halves.
 
     Args:
         halves: [2, groups, n, n], [2, n, n], or [2, n] for diagonals.
+        targets: of the same shape, what matrices are mixed with.
 
     >>> x = np.random.default_rng(0).standard_normal((2, 500, 3))
     >>> found = choose(np.einsum("hti,htj->hij", x, x))
@@ -135,10 +170,16 @@ def choose(halves: Halves) -> Choice:
     if matrices and n > LARGE:
         return Choice(_for_all(_least_squares(_half(halves, 0), _half(halves, 1))))
     pairs = ((0, 1), (1, 0)) if not matrices or n <= EXACT else ((0, 1),)
-    spectra = [_spectra(halves, *pair) for pair in pairs]
-    best = int(np.argmin(np.mean([_bits_lost(*each) for each in spectra], axis=0)))
-    times = np.mean([_more(*each, GRID[best]) for each in spectra], axis=0)
-    return Choice(_for_all(GRID[best]), Optimism(tuple(max(1.0, round(float(each), DIGITS)) for each in times)))
+    least = np.inf
+    for tau in SHARES if targets is not None else SHARES[:1]:
+        tried = [_spectra(halves, *pair, targets, tau) for pair in pairs]
+        lost = np.mean([_bits_lost(*each) for each in tried], axis=0)
+        if lost.min() < least:
+            least, best, spectra, share = float(lost.min()), GRID[int(np.argmin(lost))], tried, tau
+    times = np.mean([_more(*each, best) for each in spectra], axis=0)
+    floor = LEAST_TIMES if share else 1.0
+    optimism = Optimism(tuple(max(floor, round(float(each), DIGITS)) for each in times))
+    return Choice(_for_all(best), optimism, _for_all(share))
 
 
 def _for_all(rho: float) -> float:
@@ -179,7 +220,7 @@ def _ridge(b: Float64, rate_bits: float | Float64) -> Float64:
     return np.asarray(np.exp2(high))
 
 
-def _spectra(halves: Halves, first: int, second: int) -> tuple[Float64, Float64]:
+def _spectra(halves: Halves, first: int, second: int, targets: Halves | None, tau: float) -> tuple[Float64, Float64]:
     """Eigenvalues of the first half's correlations, and the second half along their eigenvectors, each [groups, n].
 
     For the eigenvectors LAPACK needs the memory of five matrices, so large ones are in single precision, which the
@@ -190,10 +231,18 @@ def _spectra(halves: Halves, first: int, second: int) -> tuple[Float64, Float64]
         scale = np.maximum(mine.mean(axis=1, keepdims=True), LEAST)
         return mine / scale, _normal(other / scale)
     precision = np.float64 if halves.shape[-1] <= EXACT else np.float32
-    values, vectors = eigh(_correlations(_half(halves, first)).astype(precision, copy=False))
+    values, vectors = eigh(_mixed(halves, first, targets, tau).astype(precision, copy=False))
     other = _correlations(_half(halves, second)).astype(precision, copy=False)
     seen = np.einsum("gji,gji->gi", vectors, other @ vectors)
     return np.maximum(values.astype(np.float64), 0.0), _normal(seen.astype(np.float64))
+
+
+def _mixed(halves: Halves, half: int, targets: Halves | None, tau: float) -> NDArray[Any]:
+    found = _correlations(_half(halves, half))
+    if targets is not None and tau:
+        found *= 1 - tau
+        found += tau * _correlations(_half(targets, half))
+    return found
 
 
 def _correlations(a: NDArray[Any]) -> NDArray[Any]:

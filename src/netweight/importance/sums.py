@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from netweight.checkpoint.pages import give_back
 from netweight.errors import UsageError
 from netweight.importance.optimism import NONE, Optimism, most
-from netweight.importance.shrink import Choice, choose, shrink, toward_mean
+from netweight.importance.shrink import Choice, choose, shrink, toward, toward_mean
 from netweight.importance.stat import BLOCK, Stat
 from netweight.importance.triangle import Triangle
 
@@ -37,6 +37,8 @@ class Sums:
             the two sides of each sample's whole gradient D, the sums of D^T D and of D D^T.
         diagonal: sums of squared gradients of each sample, in the tensor's shape.
         quartic: sums of a quarter of the squared second derivatives of each sample.
+        positions: sums of v v^T of what faces the columns at each position, [2, groups, n, n], where `inputs` are of
+            something that a sample's positions make together: its whole gradient, or their mean.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +47,7 @@ class Sums:
     tokens: tuple[float, float] = (0.0, 0.0)
     diagonal: Float64 | None = None
     quartic: Float64 | None = None
+    positions: Float64 | None = None
 
     def __add__(self, other: "Sums") -> "Sums":
         """Sums of the samples of both."""
@@ -81,11 +84,13 @@ class Shrinkage(NamedTuple):
         inputs: rho of A; 0 is the measured matrix, 1 its diagonal.
         outputs: rho of G.
         optimism: what errors shaped to the shrunk A cost on new inputs, in what it says that they cost, by rate.
+        positions: tau of A; 1 is the moment of the positions, scaled.
     """
 
     inputs: float
     outputs: float
     optimism: Optimism = NONE
+    positions: float = 0.0
 
 
 def digest(array: NDArray[Any] | Triangle) -> bytes:
@@ -106,18 +111,34 @@ class Judge:
     def __init__(self) -> None:
         self._found: dict[bytes, Choice] = {}
 
-    def choose(self, halves: Float64 | Triangle) -> Choice:
+    def choose(self, halves: Float64 | Triangle, targets: Float64 | Triangle | None) -> Choice:
         """As `shrink.choose`."""
-        key = digest(halves)
+        key = digest(halves) + (b"" if targets is None else digest(targets))
         if key not in self._found:
-            self._found[key] = choose(halves)
+            self._found[key] = choose(halves, targets)
         return self._found[key]
 
 
-def shrinkage(inputs: Float64 | Triangle | None, outputs: Float64 | Triangle | None, judge: Judge) -> Shrinkage:
+class Facing(Protocol):
+    """What faces the columns and the rows of a weight, unfolded or not."""
+
+    @property
+    def inputs(self) -> Float64 | Triangle | None:
+        """Of the columns."""
+
+    @property
+    def outputs(self) -> Float64 | Triangle | None:
+        """Of the rows."""
+
+    @property
+    def positions(self) -> Float64 | Triangle | None:
+        """Of the columns, at each position."""
+
+
+def shrinkage(sums: Facing, judge: Judge) -> Shrinkage:
     """What each half would have chosen, had it known the other."""
-    rho, optimism = Choice(0.0) if inputs is None else judge.choose(inputs)
-    return Shrinkage(rho, 0.0 if outputs is None else choose(outputs).rho, optimism)
+    rho, optimism, tau = Choice(0.0) if sums.inputs is None else judge.choose(sums.inputs, sums.positions)
+    return Shrinkage(rho, 0.0 if sums.outputs is None else choose(sums.outputs).rho, optimism, tau)
 
 
 def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
@@ -134,6 +155,8 @@ def stat(sums: Sums, counts: Counts, by: Shrinkage | None) -> Stat:
     a, g = _total(sums.inputs), _total(sums.outputs)
     if by is not None:
         least = _prior(counts) if g.ndim == 1 else 0.0  # a token that was never seen may come yet
+        if sums.positions is not None and by.positions:
+            a = toward(a, _total(sums.positions), by.positions)
         a, g = shrink(a, by.inputs, out=a), shrink(g[None], max(by.outputs, least))[0]
         a = _floored(a)
         if g.ndim == 2:
@@ -165,7 +188,8 @@ def averaged(sums: Sums) -> Sums:
     """Sums of the mean column: all that their mean importance needs."""
     if sums.inputs is None:
         return sums
-    return replace(sums, inputs=np.diagonal(sums.inputs, axis1=2, axis2=3).mean(axis=2)[:, :, None, None])
+    mean = np.diagonal(sums.inputs, axis1=2, axis2=3).mean(axis=2)[:, :, None, None]
+    return replace(sums, inputs=mean, positions=None)
 
 
 def _even(g: Float64, halves: Float64) -> Float64:

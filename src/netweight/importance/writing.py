@@ -50,7 +50,9 @@ def write_entries(
     for name in entries:
         tensors[name] = arrays.describe(name)
         if "uses" in tensors[name]:
-            tensors[name]["shrinkage"] = [[by.inputs, by.outputs, list(by.optimism.times)] for by in shrinkages[name]]
+            tensors[name]["shrinkage"] = [
+                [by.inputs, by.outputs, list(by.optimism.times), by.positions] for by in shrinkages[name]
+            ]
         if name in factors:
             tensors[name]["factor"] = float(factors[name])
     value = {"version": version, "record": dict(record), "crc": arrays.crc, "tensors": tensors}
