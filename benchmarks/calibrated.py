@@ -35,8 +35,8 @@ from netweight.secant import ROUNDS, secant
 from netweight.trial import Trial
 
 from . import nncodec, store
-from .gptq import Gptq
-from .nats import CODERS, MOVED, UNFED
+from .gptq import Gptq, without_positions
+from .nats import CODERS, LENT, MOVED, UNFED
 from .networks import float_weights
 from .process import quiet_environment, run
 from .tasks import TASKS, task
@@ -66,6 +66,7 @@ QPS: Final[Mapping[str, Sequence[int]]] = {
 # 960 columns and some 200 images, what it loses on those images says little about others.
 FRESH: Final[Mapping[str, int]] = {"mobilenet_v2": 4}
 SECANTS: Final[Mapping[str, int]] = {"mobilenet_v2": 0}  # rounds; 0 measures only what all layers do together
+RIVALS: Final = ("GPTQ", MOVED, LENT)
 WHOLE: Final = frozenset({"mobilenet_v2"})  # measured by whole gradients: all positions of an image go into one mean
 
 
@@ -96,18 +97,20 @@ def _network(found: Task, coders: Sequence[str]) -> Iterator[dict[str, Any]]:
     about = {"network": found.key, "weights": weights, "figure": found.figure}
     with open_checkpoint(found.file) as checkpoint:
         began_s = time.process_time()
-        importance = _importance(found, checkpoint) if set(coders) - {"NNCodec", "GPTQ", MOVED} else None
+        importance = _importance(found, checkpoint) if set(coders) - {"NNCodec", *RIVALS} else None
         measured_s = time.process_time() - began_s
         own = {"measure_cpu_s": measured_s, "version": store.setting()["versions"]["netweight"]}
         for coder in coders:
             if coder == "NNCodec":
                 points = _nncodec(found, judge)
-            elif coder in ("GPTQ", MOVED):
+            elif coder in RIVALS:
+                if coder == LENT and found.key not in WHOLE:
+                    continue  # it has next to nothing to lend elsewhere
                 if found.key in WHOLE or importance is None:  # its own method has the inputs' second moment
                     plain = nw.measure(found.build(), found.calibration, loss=_loss(found)).matched(checkpoint)
                 else:
                     plain = importance
-                rival = Gptq(checkpoint, plain)
+                rival = Gptq(checkpoint, plain if coder == LENT else without_positions(plain))
                 points = (_gptq if coder == "GPTQ" else _gptq_moved)(rival, found, weights, judge)
             else:
                 codecs = ["trellis", "uniform", "relative"] if coder == UNFED else None

@@ -10,16 +10,17 @@ the step; vectors at 8 bits an entry that change nothing. Source: Frantar et al.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from netweight.checkpoint import Checkpoint
 from netweight.dtypes import is_float, to_float32
+from netweight.importance.core import Importance
 from netweight.importance.stat import Stat
 
-__all__ = ["Gptq", "Quantised"]
+__all__ = ["Gptq", "Quantised", "without_positions"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 VECTOR_BITS: Final = 8
@@ -94,6 +95,18 @@ class Gptq:
             )
             low, high = (middle, high) if spent > bits else (low, middle)
         return float(2.0**high)
+
+
+def without_positions(importance: Importance) -> Importance:
+    """Give what the method has: the moments of what each layer meets, shrunk as ours are, but not toward positions."""
+    entries = {name: importance.sums(name) for name in importance}
+    if not any(use.positions is not None for each in entries.values() if isinstance(each, tuple) for use in each):
+        return importance
+    bare = {
+        name: tuple(replace(use, positions=None) for use in each) if isinstance(each, tuple) else each
+        for name, each in entries.items()
+    }
+    return Importance(bare, importance.record)
 
 
 def _layer(w: Array, stat: Stat) -> _Layer:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["CODERS", "MOVED", "NATS", "PROMISES", "UNFED", "at_nats", "harmless", "write"]
+__all__ = ["CODERS", "LENT", "MOVED", "NATS", "PROMISES", "UNFED", "at_nats", "harmless", "write"]
 
 Record = Mapping[str, Any]
 Records = Sequence[Record]
@@ -16,7 +16,8 @@ Finding = tuple[bool, str] | None
 NATS: Final = (0.1, 0.03, 0.01)
 UNFED: Final = "netweight without feedback"  # what the second moments of the inputs are worth
 MOVED: Final = "GPTQ, moments moved"  # batch norms corrected as ours are
-CODERS: Final = ("netweight", UNFED, "NNCodec", "GPTQ", MOVED)
+LENT: Final = "GPTQ, our moments"  # moved, and what a classifier meets mixed with the moments of positions
+CODERS: Final = ("netweight", UNFED, "NNCodec", "GPTQ", MOVED, LENT)
 TITLES: Final = {
     "lenet5": "LeNet-5",
     "resnet20": "ResNet-20",

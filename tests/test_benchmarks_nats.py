@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from netweight.checkpoint import open_checkpoint
+from netweight.importance.core import Importance, Record
 from netweight.importance.stat import Stat
+from netweight.importance.sums import Sums
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.claims import judge
-from benchmarks.gptq import Gptq, entropy_bits
+from benchmarks.gptq import Gptq, entropy_bits, without_positions
 from benchmarks.nats import MOVED, at_nats, harmless, write
 
 
@@ -125,3 +127,20 @@ def test_gptq_finds_the_level_of_a_rate(bits):
     w = np.random.default_rng(4).normal(size=(64, 48)).astype(np.float32)
     rival = Gptq(open_checkpoint({"w": w}), {"w": Stat(inputs=correlated(48)[None])})
     assert rival.code_to(bits * w.size).bits == pytest.approx(bits * w.size, rel=0.08)
+
+
+def test_gptq_has_the_moments_of_what_its_layers_meet():
+    """What positions say is ours: without them shrinkage is chosen as if they had not been measured."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 10, 1, 16)) * np.geomspace(1, 0.1, 16)
+    p = random.normal(size=(2, 300, 1, 16)) * np.geomspace(1, 0.1, 16)
+    met, spread = (np.einsum("htgi,htgj->hgij", v, v) for v in (x, p))
+    use = Sums((5, 16), met, np.ones((2, 5)), (10.0, 10.0), positions=spread)
+    given = Stat(2.0)
+    both = Importance({"w": (use,), "b": given}, Record(samples=20, predictions=20.0))
+    bare = without_positions(both)
+    assert both.shrinkage("w")[0].positions > 0 == bare.shrinkage("w")[0].positions
+    np.testing.assert_array_equal(bare.raw("w").inputs, both.raw("w").inputs)
+    assert not np.allclose(bare["w"].inputs, both["w"].inputs)
+    assert bare["b"] == given
+    assert without_positions(bare) is bare
