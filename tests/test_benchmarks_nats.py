@@ -132,8 +132,8 @@ def test_gptq_finds_the_level_of_a_rate(bits):
 def test_gptq_has_the_moments_of_what_its_layers_meet():
     """What positions say is ours: without them shrinkage is chosen as if they had not been measured."""
     random = np.random.default_rng(0)
-    x = random.normal(size=(2, 10, 1, 16)) * np.geomspace(1, 0.1, 16)
-    p = random.normal(size=(2, 300, 1, 16)) * np.geomspace(1, 0.1, 16)
+    root = np.linalg.cholesky(correlated(16)).T
+    x, p = (random.normal(size=(2, count, 1, 16)) @ root for count in (10, 300))
     met, spread = (np.einsum("htgi,htgj->hgij", v, v) for v in (x, p))
     use = Sums((5, 16), met, np.ones((2, 5)), (10.0, 10.0), positions=spread)
     given = Stat(2.0)
