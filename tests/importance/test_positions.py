@@ -75,6 +75,16 @@ def test_positions_have_the_mean_that_was_met(shape, seed, last):
         assert found.shape[1] == shape[1 if last else 2]
 
 
+def test_tensors_without_memory_are_passed_by():
+    x = torch.randn(2, 3, 4, 5)
+    with Pooling({4}) as pooling:
+        found = torch.vmap(lambda each: each.mean((2,)))(x)
+        unknown = torch.empty(3, 4, 5, device="meta").mean(2)
+    assert torch.allclose(found, x.mean(3))
+    assert pooling.behind(found) is None
+    assert pooling.behind(unknown) is None
+
+
 class Net(nn.Module):
     """A layer that meets every position, and a head that sees their mean."""
 

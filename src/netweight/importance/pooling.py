@@ -47,13 +47,14 @@ class Pooling(TorchFunctionMode):
         if getattr(func, "__name__", "") in MEANS and isinstance(found, Tensor):
             x = args[0] if args else (kwargs or {}).get("input")
             axes = _axes(x, found) if isinstance(x, Tensor) else []
-            if isinstance(x, Tensor) and any(x.shape[axis] in self._widths for axis in axes):
-                self._known[found.data_ptr()] = _Mean(x.detach(), found.detach())
+            place = _place(found)
+            if isinstance(x, Tensor) and place and any(x.shape[axis] in self._widths for axis in axes):
+                self._known[place] = _Mean(x.detach(), found.detach())
         return found
 
     def behind(self, x: Tensor) -> Tensor | None:
         """Give the positions [samples, positions, channels] whose mean a layer got, however it is shaped; or None."""
-        known = self._known.get(x.data_ptr())
+        known = self._known.get(_place(x))
         if known is None or known.mean.numel() != x.numel() or known.versions != known.now():
             return None
         for axis in _axes(known.x, known.mean):
@@ -82,6 +83,14 @@ class _Mean:
 
     def now(self) -> tuple[int, int]:
         return self.x._version, self.mean._version
+
+
+def _place(t: Tensor) -> int:
+    """Where a tensor is; 0 where it has no memory of its own, as inside of `torch.vmap`."""
+    try:
+        return t.data_ptr()
+    except RuntimeError:
+        return 0
 
 
 def _axes(x: Tensor, mean: Tensor) -> list[int]:
