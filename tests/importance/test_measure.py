@@ -171,6 +171,15 @@ def test_moments_of_whole_gradients_in_a_file(tmp_path):
     assert b'"version\\":4' in text[:3000]
 
 
+@pytest.mark.parametrize("name", ["convolution", "linear", "groups"])
+def test_inputs_made_in_inference_mode(name):
+    model, x = ALONE[name]
+    with torch.inference_mode():
+        given = x.clone()
+    for structure in ("kronecker", "gradient", "diagonal"):
+        same(measure(model, [given], structure=structure), measure(model, [x], structure=structure))
+
+
 def test_linear_softmax_in_closed_form():
     """C.2: diag I_w of w_cd = E[p_c (1 - p_c) x_d^2]; G = E[diag p - p p^T], A = E[x x^T]."""
     torch.manual_seed(1)

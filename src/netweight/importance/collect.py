@@ -17,7 +17,7 @@ from netweight.importance.norms import is_norm, norm_gradients
 from netweight.importance.packed import Collected, PackedSums
 from netweight.importance.pooling import Pooling
 from netweight.importance.samples import Batch, output_of
-from netweight.importance.sites import axis_of, covered, flat, join, listen, send, shapes_of
+from netweight.importance.sites import axis_of, covered, flat, join, listen, send, shapes_of, version_of
 
 __all__ = ["Collector"]
 
@@ -203,14 +203,14 @@ class Collector:
             listen(y, keep)
             return
         x = args[0] if args else next(iter(kwargs.values()))
-        version = x._version
+        version = version_of(x)
         sums = self._matrix(path, module, "weight", 0)
         if sums is not None:
             sums.add_inputs(x, batch.count, batch.halves, batch.mask, self._pooling.behind(x))
         held = x if is_norm(module) or (sums is not None and (sums.exact or sums.whole)) else None
 
         def backward(g: Tensor) -> None:
-            if held is not None and held._version != version:
+            if held is not None and version_of(held) != version:
                 raise UsageError(f"The model changes the input of {path!r} in place.", "Leave it out by `names`.")
             if sums is not None:
                 sums.add_gradients(g, held, batch.count, batch.halves)

@@ -14,6 +14,8 @@ from typing import Any, Final
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from netweight.importance.sites import version_of
+
 __all__ = ["Pooling"]
 
 MEANS: Final = frozenset({"mean", *(f"{kind}_pool{d}d" for kind in ("avg", "adaptive_avg") for d in (1, 2, 3))})
@@ -82,7 +84,7 @@ class _Mean:
         object.__setattr__(self, "versions", self.now())
 
     def now(self) -> tuple[int, int]:
-        return self.x._version, self.mean._version
+        return version_of(self.x), version_of(self.mean)
 
 
 def _place(t: Tensor) -> int:

@@ -13,7 +13,7 @@ from netweight.importance.blocks import can_replay
 from netweight.importance.maps import map_of
 from netweight.importance.norms import is_norm, norm_names
 
-__all__ = ["axis_of", "covered", "flat", "join", "listen", "send", "shapes_of", "untouched"]
+__all__ = ["axis_of", "covered", "flat", "join", "listen", "send", "shapes_of", "untouched", "version_of"]
 
 
 @contextlib.contextmanager
@@ -50,6 +50,11 @@ def send(y: Tensor, u: Tensor, targets: Sequence[Tensor]) -> Sequence[Tensor | N
 def flat(t: Tensor) -> Tensor:
     """Vectors of a block: [S, .., n] to [S, T, 1, n]."""
     return t.reshape(len(t), -1, 1, t.shape[-1])
+
+
+def version_of(t: Tensor) -> int:
+    """How often a tensor was changed; one made in inference mode may not be changed outside of it, nor counts."""
+    return 0 if t.is_inference() else t._version
 
 
 def join(path: str, name: str) -> str:
